@@ -1,0 +1,51 @@
+# Everything a newcomer, a developer or CI runs. Needs Python 3.11 or newer and make; brings the rest.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: setup demo test test-all check bench fix lock clean
+
+setup: $(READY)
+
+# The environment is rebuilt whenever the lock or the project's own metadata changes.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
+	@echo "rootstock: installing the locked packages into $(VENV) (a few GB, once)"
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+demo: setup
+	@$(BIN)/rootstock demo
+
+test: setup
+	@$(BIN)/python -m pytest -m "not (slow or ray or e2e or gpu or bench)"
+
+test-all: setup
+	@$(BIN)/python -m pytest -m "not (gpu or bench)"
+
+check: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup
+	@$(BIN)/rootstock bench e2e
+
+fix: setup
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+# Writes the versions and hashes that everybody then installs.
+lock: setup
+	@$(BIN)/uv pip compile pyproject.toml --group dev --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-annotate --quiet --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

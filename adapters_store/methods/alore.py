@@ -1,0 +1,168 @@
+"""ALoRE: aggregating low rank experts (arXiv 2412.08341). Knows nothing of training or serving.
+
+Before a target, on rows of tokens x:  x̂ = x + s · x Δᵀ, merged as W' = W (I + sΔ).
+
+    variant A   Δ = Σ_i A_i ⊗ (U_i V_i)         n experts, A_i [n,n], U_i [d/n,r], V_i [r,d/n]
+    variant B   Δ = W_up W_down                  W_down = Σ_i A_i ⊗ D_i, W_up = Σ_i A'_i ⊗ E_i
+
+Certain (title page and abstract): experts in the parameter space that the Kronecker product
+constructs, several branches, purely linear, merged sequentially into the next frozen weight,
+0.15 M parameters on ViT-B/16. Inferred from that count: the factor shapes, n = 4, r = 4, no bias,
+the initialisation (U = 0, so that x̂ = x at the start; A and V Xavier-uniform).
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adapters_store.methods.protocol import (
+    AdapterModule,
+    Layout,
+    Linear,
+    MethodOptions,
+    Site,
+    factors_at,
+)
+from adapters_store.normal_form import Kronecker, LinearForm, LowRank, NormalForm
+from adapters_store.spec import BackboneSpec, Target
+
+
+class AloreOptions(MethodOptions):
+    """Variant A with four experts of rank four, before attention and before the MLP."""
+
+    variant: Literal["A", "B"] = "A"
+    experts: int = Field(default=4, ge=1, le=64)  # n
+    rank: int = Field(default=4, ge=1, le=256)  # r of one expert (A), or h/n (B)
+    placement: Literal["attention", "both"] = "both"
+    scale: float = Field(default=1.0, gt=0)  # s; folded into U (A) or E (B) at export
+
+
+class ExpertsSite(Site):
+    """Variant A at one target."""
+
+    def __init__(self, width: int, options: AloreOptions, dropout: float) -> None:
+        super().__init__()
+        n, r = options.experts, options.rank
+        self.scale, self.dropout = options.scale, dropout
+        self.A = nn.Parameter(torch.empty(n, n, n))
+        self.U = nn.Parameter(torch.zeros(n, width // n, r))
+        self.V = nn.Parameter(torch.empty(n, r, width // n))
+        for i in range(n):
+            nn.init.xavier_uniform_(self.A[i])
+            nn.init.xavier_uniform_(self.V[i])
+
+    def forward(self, x: Tensor, linear: Linear) -> Tensor:
+        """linear(x + s·xΔᵀ) by the structured product (methods.md §3.5): Δ is never built."""
+        n, r = self.V.shape[0], self.V.shape[1]
+        blocks = x.reshape(*x.shape[:-1], n, -1)  # [..., q, d/n]
+        z = F.linear(blocks, self.V.flatten(0, 1))  # [..., q, i·r]
+        z = F.dropout(z, self.dropout, self.training).reshape(*z.shape[:-1], n, r)
+        z = torch.einsum("...qir,ipq->...pir", z, self.A)
+        delta = F.linear(z.flatten(-2), self.U.permute(1, 0, 2).flatten(1))  # [..., p, d/n]
+        return linear(x + self.scale * delta.flatten(-2))
+
+    def factors(self) -> dict[str, Tensor]:
+        """A [n,n,n], U [n,d/n,r] times s, V [n,r,d/n]."""
+        return {"A": self.A, "U": self.U * self.scale, "V": self.V}
+
+
+class PhmSite(Site):
+    """Variant B at one target: both projections are sums of Kronecker products."""
+
+    def __init__(self, width: int, options: AloreOptions, dropout: float) -> None:
+        super().__init__()
+        n, r = options.experts, options.rank
+        self.scale, self.dropout = options.scale, dropout
+        self.A = nn.Parameter(torch.empty(n, n, n))
+        self.D = nn.Parameter(torch.empty(n, r, width // n))
+        self.B = nn.Parameter(torch.empty(n, n, n))
+        self.E = nn.Parameter(torch.zeros(n, width // n, r))
+        for i in range(n):
+            for factor in (self.A, self.D, self.B):
+                nn.init.xavier_uniform_(factor[i])
+
+    def forward(self, x: Tensor, linear: Linear) -> Tensor:
+        """linear(x + s·W_up W_down x); both factors are small enough to be built."""
+        code = F.dropout(F.linear(x, kron_sum(self.A, self.D)), self.dropout, self.training)
+        return linear(x + self.scale * F.linear(code, kron_sum(self.B, self.E)))
+
+    def factors(self) -> dict[str, Tensor]:
+        """A, B [n,n,n], D [n,r,d/n], E [n,d/n,r] times s."""
+        return {"A": self.A, "D": self.D, "B": self.B, "E": self.E * self.scale}
+
+
+def kron_sum(mix: Tensor, parts: Tensor) -> Tensor:
+    """Σ_i mix_i ⊗ parts_i: [n,n,n], [n,a,b] → [n·a, n·b]."""
+    n, a, b = parts.shape
+    return torch.einsum("ipq,iab->paqb", mix, parts).reshape(n * a, n * b)
+
+
+class Alore:
+    """The row of the METHODS table."""
+
+    name = "alore"
+    paper = "ALoRE, arXiv 2412.08341"
+    options = AloreOptions
+
+    def targets(self, options: AloreOptions, spec: BackboneSpec) -> tuple[Target, ...]:
+        """In front of attention (qkv) and, unless attention alone is asked for, the MLP (fc1)."""
+        roles = ("qkv",) if options.placement == "attention" else ("qkv", "fc1")
+        return spec.of_role(*roles)
+
+    def layout(self, options: AloreOptions, spec: BackboneSpec) -> Layout:
+        """Three factors a target in variant A, four in B.
+
+        Raises:
+            ValueError: the number of experts does not divide a target's width.
+        """
+        n, r = options.experts, options.rank
+        shapes: dict[str, tuple[int, ...]] = {}
+        for t in self.targets(options, spec):
+            if t.inputs % n:
+                raise ValueError(f"{n} experts do not divide the {t.inputs} inputs of {t.path}")
+            part = t.inputs // n
+            shapes[f"{t.path}.A"] = (n, n, n)
+            if options.variant == "A":
+                shapes[f"{t.path}.U"] = (n, part, r)
+                shapes[f"{t.path}.V"] = (n, r, part)
+            else:
+                shapes[f"{t.path}.B"] = (n, n, n)
+                shapes[f"{t.path}.D"] = (n, r, part)
+                shapes[f"{t.path}.E"] = (n, part, r)
+        return shapes
+
+    def count(self, options: AloreOptions, spec: BackboneSpec) -> int:
+        """A module holds n³ + 2dr numbers in variant A, 2n³ + 2dr in B (r = h/n)."""
+        mixes = 1 if options.variant == "A" else 2
+        return sum(
+            mixes * options.experts**3 + 2 * t.inputs * options.rank
+            for t in self.targets(options, spec)
+        )
+
+    def module(self, options: AloreOptions, spec: BackboneSpec, dropout: float) -> AdapterModule:
+        """Identity at the start: U (A) or E (B) is zero."""
+        self.layout(options, spec)
+        site = ExpertsSite if options.variant == "A" else PhmSite
+        return AdapterModule(
+            {t.path: site(t.inputs, options, dropout) for t in self.targets(options, spec)}
+        )
+
+    def lower(
+        self, options: AloreOptions, spec: BackboneSpec, tensors: Mapping[str, Tensor]
+    ) -> NormalForm:
+        """P = Δ: one Kronecker operator (A), or one plain low-rank operator of rank h (B)."""
+        form: dict[str, LinearForm] = {}
+        for t in self.targets(options, spec):
+            f = factors_at(t.path, tensors)
+            form[t.path] = LinearForm(
+                P=(
+                    Kronecker(mix=f["A"], down=f["V"], up=f["U"])
+                    if options.variant == "A"
+                    else LowRank(down=kron_sum(f["A"], f["D"]), up=kron_sum(f["B"], f["E"])),
+                )
+            )
+        return form

@@ -1,0 +1,64 @@
+"""The table of methods, and the few questions asked of every row. Knows no paper by itself."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import torch
+from pydantic import ValidationError
+
+from adapters_store.adapter import Adapter
+from adapters_store.errors import ArtifactInvalidError, MethodUnknownError
+from adapters_store.methods.alore import Alore
+from adapters_store.methods.linear import Linear
+from adapters_store.methods.lora import Lora
+from adapters_store.methods.protocol import Method, MethodOptions
+from adapters_store.normal_form import NormalForm
+from adapters_store.spec import BackboneSpec
+
+METHODS: Final[Mapping[str, Method[Any]]] = MappingProxyType(
+    {"alore": Alore(), "lora": Lora(), "linear": Linear()}
+)
+
+
+def method_named(name: str) -> Method[Any]:
+    """The row of this name.
+
+    Raises:
+        MethodUnknownError: there is none.
+    """
+    try:
+        return METHODS[name]
+    except KeyError:
+        raise MethodUnknownError(name, tuple(METHODS)) from None
+
+
+def parse_options(name: str, options: Mapping[str, Any]) -> MethodOptions:
+    """The method's options as its own frozen model.
+
+    Raises:
+        MethodUnknownError: no such method.
+        ArtifactInvalidError: an option is unknown or out of range; each is a fault.
+    """
+    method = method_named(name)
+    try:
+        return method.options.model_validate(dict(options))
+    except ValidationError as error:
+        faults = tuple(
+            f"option {'.'.join(map(str, e['loc']))}: {e['msg']}"
+            for e in error.errors(include_url=False)
+        )
+        raise ArtifactInvalidError(f"method {name}", faults) from None
+
+
+def lower(adapter: Adapter, spec: BackboneSpec, dtype: torch.dtype = torch.float32) -> NormalForm:
+    """The normal form of an adapter that has been admitted for this backbone."""
+    manifest = adapter.manifest
+    options = parse_options(manifest.method, manifest.options)
+    tensors = {
+        k: torch.from_numpy(v.copy()).to(dtype)
+        if v.dtype.kind == "f"
+        else torch.from_numpy(v.copy())
+        for k, v in adapter.factors.items()
+    }
+    return method_named(manifest.method).lower(options, spec, tensors)

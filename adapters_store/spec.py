@@ -1,0 +1,53 @@
+"""What a backbone looks like to an adapter: targets and their shapes. Knows no weight."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adapters_store.manifest import BackboneRef, Preprocess
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One `nn.Linear` that an adapter may change."""
+
+    path: str  # module path in the timm network: blocks.0.attn.qkv
+    role: str  # what it does in its block: qkv, proj, fc1, fc2
+    block: int  # position of the block, counted from the input
+    outputs: int  # rows of the weight
+    inputs: int  # columns of the weight
+    bias: bool  # without one, no affine shift may be folded in
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneSpec:
+    """The shape of one backbone, enough to validate an adapter made for it."""
+
+    ref: BackboneRef
+    family: str
+    input_size: tuple[int, int]  # height, width in pixels
+    features: int  # width of the vector that heads read
+    mean: tuple[float, float, float]  # of inputs in [0, 1], as the weights were trained
+    std: tuple[float, float, float]
+    interpolation: str
+    crop_pct: float  # of the data config; used by geometry "timm" alone
+    targets: tuple[Target, ...]
+    classifiers: tuple[str, ...] = ("head",)  # module path of timm's own classifier
+
+    def of_role(self, *roles: str) -> tuple[Target, ...]:
+        """The targets of these roles, in the order of the network."""
+        return tuple(t for t in self.targets if t.role in roles)
+
+    def by_path(self) -> Mapping[str, Target]:
+        """Targets by module path."""
+        return {t.path: t for t in self.targets}
+
+    def preprocess(self, geometry: str = "squash") -> Preprocess:
+        """The preprocessing that an adapter for this backbone gets unless it asks for another."""
+        return Preprocess(
+            size=self.input_size,
+            geometry="timm" if geometry == "timm" else "squash",
+            interpolation="bilinear" if self.interpolation == "bilinear" else "bicubic",
+            crop_pct=self.crop_pct if geometry == "timm" else 1.0,
+            mean=self.mean,
+            std=self.std,
+        )

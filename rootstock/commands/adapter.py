@@ -1,0 +1,130 @@
+"""`rootstock adapter`: look at an artifact, verify it, merge it into a plain timm checkpoint."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rootstock.console import emit, guarded, out
+
+app = typer.Typer(help="Inspect, verify and merge artifacts.", no_args_is_help=True)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="an artifact (.safetensors)")]
+Weights = Annotated[
+    Path | None, typer.Option(help="weights of the backbone, else bundled or from the hub")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON value")]
+
+
+@app.command("show")
+@guarded
+def show(file: File, as_json: AsJson = False) -> None:
+    """Print what an artifact says of itself, after checking its seal."""
+    from adapters_store import artifact
+
+    data = file.read_bytes()
+    adapter = artifact.read(data, file.name)
+    manifest = adapter.manifest
+    value = {
+        "file": str(file),
+        "digest": artifact.digest(data),
+        "bytes": len(data),
+        "parameters": adapter.parameters,
+        "factor_bytes": adapter.factor_bytes,
+        "manifest": manifest.model_dump(mode="json"),
+        "tensors": {
+            n: {"dtype": str(t.dtype), "shape": list(t.shape)}
+            for n, t in sorted(adapter.tensors.items())
+        },
+    }
+
+    def text() -> None:
+        options = ", ".join(f"{k}={v}" for k, v in manifest.options.items()) or "none"
+        metrics = ", ".join(f"{k} {v:.4g}" for k, v in manifest.metrics.items()) or "none"
+        rows = [
+            ("task", manifest.task),
+            ("digest", value["digest"]),
+            ("bytes", f"{len(data):,}"),
+            ("method", f"{manifest.method} ({options})"),
+            ("parameters", f"{adapter.parameters:,} and a head of {len(manifest.labels)} labels"),
+            ("backbone", f"{manifest.backbone.name} {manifest.backbone.digest[:16]}"),
+            (
+                "input",
+                "{}x{}".format(*manifest.preprocess.size) + f", {manifest.preprocess.geometry}",
+            ),
+            ("metrics", metrics),
+            ("tensors", f"{len(adapter.tensors)}"),
+        ]
+        for name, what in rows:
+            out.print(f"{name:<11} {what}", markup=False)
+
+    emit(value, as_json, text)
+
+
+@app.command("verify")
+@guarded
+def verify(file: File, weights: Weights = None, as_json: AsJson = False) -> None:
+    """Check an artifact against its backbone: every tensor, the law, the golden images."""
+    from adapters_store import artifact, law
+    from adapters_store.admission import admit
+    from adapters_store.backbone import for_manifest
+    from adapters_store.effect import Golden, golden_images
+
+    data = file.read_bytes()
+    manifest = artifact.read(data, file.name).manifest
+    backbone = for_manifest(manifest.backbone, weights)
+    adapter = admit(data, backbone.spec)
+    report = law.check(backbone, adapter, golden_images(manifest.preprocess.size))
+    Golden(backbone).check(adapter)
+    value = {"file": str(file), "ok": True, "law": {"merged": report.merged}}
+    emit(
+        value,
+        as_json,
+        lambda: out.print(f"{file.name}: ok (merged differs by {report.merged:.1e})"),
+    )
+
+
+@app.command("merge")
+@guarded
+def merge(
+    file: File,
+    output: Annotated[Path, typer.Option("--out", help="where the state dict goes")],
+    weights: Weights = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a full timm state dict, head included, that `timm.create_model` loads strictly."""
+    from safetensors.torch import save_file
+
+    from adapters_store import artifact
+    from adapters_store.admission import admit
+    from adapters_store.backbone import for_manifest
+    from adapters_store.plain import merged_state
+
+    data = file.read_bytes()
+    manifest = artifact.read(data, file.name).manifest
+    backbone = for_manifest(manifest.backbone, weights)
+    state = merged_state(backbone, admit(data, backbone.spec))
+    folder = output.resolve().parent
+    with tempfile.NamedTemporaryFile(dir=folder, delete=False, suffix=".part") as draft:
+        part = Path(draft.name)
+    try:
+        save_file(state, part)
+        os.replace(part, output)  # noqa: PTH105 (the atomic one)
+    finally:
+        part.unlink(missing_ok=True)
+    value = {
+        "file": str(output),
+        "model": manifest.backbone.name,
+        "kwargs": {**manifest.backbone.kwargs, "num_classes": len(manifest.labels)},
+        "tensors": len(state),
+    }
+
+    def text() -> None:
+        kwargs = "".join(f", {k}={v!r}" for k, v in value["kwargs"].items())  # type: ignore[attr-defined]
+        out.print(f"wrote {output}; load it with", markup=False)
+        out.print(f"  net = timm.create_model({manifest.backbone.name!r}{kwargs})", markup=False)
+        out.print(f"  net.load_state_dict(load_file({str(output)!r}))", markup=False)
+
+    emit(value, as_json, text)

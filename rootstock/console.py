@@ -1,0 +1,66 @@
+"""How commands speak: one JSON value or one readable text, and one clear line on failure.
+
+Knows no command. A user's mistake never shows a traceback.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+out = Console(highlight=False, soft_wrap=True)
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """End the command with one line on stderr."""
+    typer.secho(f"rootstock: {message}", fg="red", err=True)
+    raise typer.Exit(code)
+
+
+def guarded(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn every error that is raised on purpose, and bad files, into one line and exit 1."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        from adapters_store.errors import RootstockError
+
+        try:
+            return command(*args, **kwargs)
+        except RootstockError as error:
+            fail(str(error))
+        except FileNotFoundError as error:
+            fail(f"no such file or folder: {error.filename}")
+        except IsADirectoryError as error:
+            fail(f"{error.filename} is a folder, a file was expected")
+        except PermissionError as error:
+            fail(f"not allowed: {error.filename}")
+
+    return run
+
+
+def emit(value: Any, as_json: bool, text: Callable[[], None]) -> None:
+    """Print `value` as JSON, or call `text` to print it for a reader."""
+    if as_json:
+        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    else:
+        text()
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
+    """A plain aligned table; numbers to the right."""
+    grid = Table(title=title, box=None, pad_edge=False, header_style="bold", title_justify="left")
+    rows = [[str(cell) for cell in row] for row in rows]
+    for i, column in enumerate(columns):
+        numeric = bool(rows) and all(row[i][:1].isdigit() or row[i] in ("", "–") for row in rows)
+        grid.add_column(column, justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        grid.add_row(*row)
+    out.print(grid)

@@ -1,0 +1,26 @@
+"""The `rootstock` command: which sub-commands exist; each is a file of `rootstock/commands`."""
+
+import typer
+
+from rootstock.commands import adapter, demo, methods, predict, serve, store, train
+
+app = typer.Typer(
+    name="rootstock",
+    help="Thousands of image-classification tasks served from one frozen vision backbone.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("evaluate")(train.evaluate)
+app.add_typer(adapter.app, name="adapter")
+app.add_typer(store.app, name="store")
+app.command("serve")(serve.serve)
+app.command("predict")(predict.predict)
+app.command("methods")(methods.methods)
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    app()

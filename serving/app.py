@@ -1,0 +1,2 @@
+def check_environment(settings):
+    pass

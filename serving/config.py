@@ -1,0 +1,70 @@
+"""Settings of a server: one frozen value, checked once, given whole to `serving.app.build`.
+
+Knows no default of the command line and reads no environment.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Megabytes = 2**20
+
+
+class Token(BaseModel):
+    """Who may call what. The token itself is never stored, only its sha256 in hex."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    scopes: frozenset[Literal["predict", "admin"]]
+    name: str = ""  # goes into the log as the author of a change
+
+
+class Settings(BaseModel):
+    """Everything that one application needs to know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    store: str = Field(description="where releases are kept: file://, s3://, gs://, az://")
+    backbone: str = Field(default="rootstock_nano", description="timm name of the backbone")
+    weights: Path | None = Field(default=None, description="its weights, else timm asks the hub")
+    backbone_kwargs: dict[str, bool | int | float | str] = Field(default={})
+
+    host: str = Field(default="127.0.0.1", description="address the ingress binds")
+    port: int = Field(default=8000, ge=1, le=65535)
+    ingress: Literal["haproxy", "python"] = "haproxy"
+    topology: Literal["fused"] = "fused"
+    replicas: int = Field(default=1, ge=1, le=256)
+
+    dtype: Literal["bf16", "fp32"] = "fp32"
+    device: str = "cpu"
+    threads: int = Field(default=0, ge=0, description="of the engine; 0: one per core")
+    slots: int = Field(default=64, ge=1, description="adapters on the device at once")
+    host_bytes: int = Field(default=2048 * Megabytes, ge=1, description="adapters in host memory")
+    batch_max: int = Field(default=32, ge=1, le=1024, description="samples in one batch")
+    queue_max: int = Field(default=256, ge=1, description="samples that may wait")
+    decode_threads: int = Field(default=2, ge=1)
+
+    budget_s: float = Field(default=30.0, gt=0, description="time to answer when none is asked")
+    poll_s: float = Field(default=2.0, gt=0, description="between looks at the log")
+    load_s: float = Field(default=30.0, gt=0, description="to load and verify one artifact")
+
+    body_bytes: int = Field(default=10 * Megabytes, ge=1024, description="of a predict call")
+    artifact_bytes: int = Field(default=64 * Megabytes, ge=1024, description="of a publish call")
+    pixels_max: int = Field(default=50_000_000, ge=1)
+    files_max: int = Field(default=32, ge=1, description="images in one multipart call")
+    task_labels_max: int = Field(default=200, ge=1, description="tasks named in metric labels")
+
+    tokens: tuple[Token, ...] = ()
+
+    @model_validator(mode="after")
+    def _slots_hold_a_batch(self) -> "Settings":
+        if self.slots < self.batch_max:
+            raise ValueError("slots must be at least batch_max: every sample may want another task")
+        return self
+
+    @property
+    def in_flight_max(self) -> int:
+        """Requests inside one replica at once; Serve's own semaphore must never bind first."""
+        return 4 * (self.queue_max + 2 * self.batch_max)

@@ -1,0 +1,162 @@
+"""The mixed lane: one forward of the frozen network for samples of any adapters.
+
+Knows rows and layouts, not methods, slots or tasks. Samples of one layout lie side by side in the
+batch (a segment), so an operator acts on a view of the activations and all its factors come from
+one gathered block. Everything about the batch is decided once, in `plan`; the layers only run it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adapters_store.backbone import features, twin
+from serving.engine.layout import FormAt, KroneckerAt, Layout, LowRankAt, OperatorAt, Span
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Samples start..stop of the batch, all of one layout."""
+
+    start: int
+    stop: int
+    form: FormAt
+    rows: Tensor  # [L] when all samples want one adapter, else [n, L]
+
+
+@dataclass(slots=True)
+class Plan:
+    """What the running batch does at each target; empty between batches."""
+
+    batch: int = 0
+    at: dict[str, list[Segment]] = field(default_factory=dict)
+
+
+class SlottedLinear(nn.Module):
+    """A frozen target that looks up the running batch's plan."""
+
+    def __init__(self, linear: nn.Linear, path: str, plan: Plan) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+        self.path, self.plan = path, plan
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens [B·k, …, in] → [B·k, …, out], every sample through its own adapter."""
+        segments = self.plan.at.get(self.path)
+        if segments is None:
+            return F.linear(x, self.weight, self.bias)
+        tokens = x.reshape(self.plan.batch, -1, x.shape[-1])  # windows of one image stay together
+        adapted = before(tokens, segments)
+        y = F.linear(adapted, self.weight, self.bias)
+        after(y, adapted, segments)
+        return y.view(*x.shape[:-1], -1)
+
+
+class MixedLane:
+    """A twin of the network whose targets act per sample. One batch at a time, one thread."""
+
+    def __init__(self, net: nn.Module, targets: Sequence[str]) -> None:
+        self.plan = Plan()
+        self.net = twin(net)
+        for path in targets:
+            linear = self.net.get_submodule(path)
+            assert isinstance(linear, nn.Linear), path
+            self.net.set_submodule(path, SlottedLinear(linear, path, self.plan))
+
+    def features(self, images: Tensor, layouts: Sequence[Layout], rows: Sequence[Tensor]) -> Tensor:
+        """[B, 3, H, W] → [B, features]; sample i uses row i of layout i.
+
+        Equal layouts must be neighbours, and among them equal rows.
+        """
+        self.plan.batch = len(layouts)
+        self.plan.at = plan(layouts, rows)
+        try:
+            return features(self.net, images)
+        finally:
+            self.plan.at = {}
+
+
+def plan(layouts: Sequence[Layout], rows: Sequence[Tensor]) -> dict[str, list[Segment]]:
+    """Segments by target path; each layout's rows are gathered once for all its targets."""
+    at: dict[str, list[Segment]] = {}
+    start = 0
+    while start < len(layouts):
+        stop = start
+        while stop < len(layouts) and layouts[stop] == layouts[start]:
+            stop += 1
+        if layouts[start].targets:
+            mine = rows[start:stop]
+            alone = all(row is mine[0] for row in mine)
+            block = mine[0] if alone else torch.stack(list(mine))
+            for path, form in layouts[start].targets:
+                at.setdefault(path, []).append(Segment(start, stop, form, block))
+        start = stop
+    return at
+
+
+def before(x: Tensor, segments: Sequence[Segment]) -> Tensor:
+    """x̂ = α ⊙ x + P x + c for the samples that ask for it: [B, N, in]."""
+    asked = [s for s in segments if s.form.P or s.form.alpha or s.form.c]
+    if not asked:
+        return x
+    z = x.clone()  # the caller may still need x
+    for s in asked:
+        mine, source = z[s.start : s.stop], x[s.start : s.stop]
+        if s.form.alpha is not None:
+            mine.mul_(_per_channel(s.form.alpha.of(s.rows)))
+        for op in s.form.P:
+            _add(mine, source, op, s.rows)
+        if s.form.c is not None:
+            mine.add_(_per_channel(s.form.c.of(s.rows)))
+    return z
+
+
+def after(y: Tensor, z: Tensor, segments: Sequence[Segment]) -> None:
+    """Y ← γ ⊙ (y + Q x̂) + β in place, for the samples that ask for it."""
+    for s in segments:
+        mine, source = y[s.start : s.stop], z[s.start : s.stop]
+        for op in s.form.Q:
+            _add(mine, source, op, s.rows)
+        if s.form.gamma is not None:
+            mine.mul_(_per_channel(s.form.gamma.of(s.rows)))
+        if s.form.beta is not None:
+            mine.add_(_per_channel(s.form.beta.of(s.rows)))
+
+
+def _add(out: Tensor, x: Tensor, op: OperatorAt, rows: Tensor) -> None:
+    """Out += op · x for tokens [n, N, ·]; factors are shared [a, b] or per sample [n, a, b]."""
+    x, out = _cut(x, op.cols), _cut(out, op.rows)
+    if isinstance(op, KroneckerAt):
+        code, up = _mixed(x, op, rows)
+    else:
+        code = torch.matmul(x, op.down.of(rows).mT)
+        code = code if op.core is None else torch.matmul(code, op.core.of(rows).mT)
+        up = op.up.of(rows).mT
+    if isinstance(op, LowRankAt) and up.ndim == 3:
+        out.baddbmm_(code, up)
+    else:
+        out.add_(torch.matmul(code, up).view(out.shape))
+
+
+def _mixed(x: Tensor, op: KroneckerAt, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """(code [n, N·p, k·r], up [n?, k·r, out/p]) with code · up = (Σ mix ⊗ up·down) x."""
+    mix, down, up = op.mix.of(rows), op.down.of(rows), op.up.of(rows)
+    k, p, q = op.mix.shape
+    r = op.down.shape[1]
+    n, tokens = x.shape[:2]
+    parts = x.reshape(n, tokens * q, -1)  # [n, N·q, in/q]
+    code = torch.matmul(parts, down.flatten(-3, -2).mT).view(n, tokens, q, k, r)
+    equation = "nkpq,ntqkr->ntpkr" if mix.ndim == 4 else "kpq,ntqkr->ntpkr"
+    code = torch.einsum(equation, mix, code).reshape(n, tokens * p, k * r)
+    return code, up.transpose(-1, -2).flatten(-3, -2)
+
+
+def _cut(t: Tensor, span: Span) -> Tensor:
+    return t if span is None else t[..., span[0] : span[1]]
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    """An affine term, one for all [d] or one a sample [n, d], to act on tokens [n, N, d]."""
+    return values[:, None, :] if values.ndim == 2 else values

@@ -1,0 +1,247 @@
+"""A task's life over HTTP: publish, activate, alias, split, retire, list. Knows no tensor."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from adapters_store.catalog import TaskState
+from adapters_store.errors import TaskNotFoundError
+from adapters_store.proposals import check_task_name
+from serving import bodies
+from serving.auth import Gate
+from serving.errors import RequestInvalidError
+from serving.problems import http_problem
+from serving.replica import Replica
+from serving.types import Fleet
+
+_PAGE: Final = 100
+_PAGE_MAX: Final = 1000
+_WAIT_S: Final = 10.0  # for `?wait=true`
+_COMMAND_BYTES: Final = 64 * 1024
+_ETAG: Final = re.compile(r'(?:W/)?"(\d{1,18})"')
+
+
+class _Command(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    why: str = Field(default="", max_length=1000)
+
+
+class Activate(_Command):
+    """`:activate`, also how one rolls back."""
+
+    release: int = Field(ge=1)
+
+
+class Alias(_Command):
+    """`:alias`; null takes the alias away."""
+
+    alias: str
+    release: int | None = Field(ge=1)
+
+
+class Split(_Command):
+    """`:split`; release number → weight."""
+
+    weights: dict[int, int]
+
+
+_COMMANDS: Final[Mapping[str, type[_Command]]] = {
+    "activate": Activate,
+    "alias": Alias,
+    "split": Split,
+}
+
+
+def routes(replica: Replica, fleet: Fleet, gate: Gate) -> APIRouter:
+    """The routes under /v1/tasks, predictions left out."""
+    life = Lifecycle(replica, fleet, gate)
+    router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
+    router.get("", summary="List tasks")(life.list)
+    router.get("/{task}", summary="One task")(life.show)
+    router.get("/{task}/history", summary="Every change of a task")(life.history)
+    artifact_body = {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}
+    router.put(
+        "/{task}",
+        summary="Publish an artifact as a release",
+        status_code=201,
+        openapi_extra={"requestBody": {"required": True, **artifact_body}},
+    )(life.publish)
+    router.delete("/{task}", summary="Retire a task")(life.retire)
+    command_body = {
+        "content": {
+            "application/json": {
+                "schema": {"anyOf": [m.model_json_schema() for m in _COMMANDS.values()]}
+            }
+        }
+    }
+    router.post(
+        "/{task}:{action}",
+        summary="activate, alias or split",
+        openapi_extra={"requestBody": {"required": True, **command_body}},
+    )(life.command)
+    return router
+
+
+class Lifecycle:
+    """The handlers of a task's life."""
+
+    def __init__(self, replica: Replica, fleet: Fleet, gate: Gate) -> None:
+        self._replica, self._fleet, self._gate = replica, fleet, gate
+
+    async def list(self, request: Request, limit: int = _PAGE, page: str = "") -> Response:
+        """Tasks by name; `next` is the `page` to ask for, or null at the end."""
+        self._gate.check("predict", request.headers.get("authorization"))
+        if not 1 <= limit <= _PAGE_MAX:
+            raise RequestInvalidError(f"limit must be between 1 and {_PAGE_MAX}")
+        tasks = self._replica.follower.view.catalog.tasks
+        names = sorted(n for n, s in tasks.items() if not s.retired and n > page)
+        items = [_summary(tasks[n]) for n in names[:limit]]
+        return self._json(
+            {"items": items, "next": names[limit - 1] if len(names) > limit else None}
+        )
+
+    async def show(self, request: Request, task: str) -> Response:
+        """Labels, releases, aliases, and what every replica answers with."""
+        self._gate.check("predict", request.headers.get("authorization"))
+        state = self._replica.follower.view.catalog.task(task)
+        detail = _summary(state)
+        if state.active is not None:
+            _, facts = await self._replica.locate(f"{task}@{state.active}", None)
+            detail |= {
+                "labels": list(facts.manifest.labels),
+                "method": facts.manifest.method,
+                "metrics": facts.manifest.metrics,
+            }
+        detail["releases"] = [
+            {
+                "release": r.number,
+                "digest": r.digest,
+                "bytes": r.bytes,
+                "at": r.at,
+                "by": r.by,
+                "why": r.why,
+                "retired": r.retired,
+            }
+            for r in state.releases
+        ]
+        detail["replicas"] = list(await self._fleet.broadcast("task", task))
+        return self._json(detail, etag=state.generation)
+
+    async def history(self, request: Request, task: str) -> Response:
+        """Every event of the task, oldest first."""
+        self._gate.check("predict", request.headers.get("authorization"))
+        if task not in self._replica.follower.view.catalog.tasks:
+            raise TaskNotFoundError(task)
+        events = await self._replica.write(lambda: self._replica.store.history(task))
+        return self._json({"items": [e.model_dump(mode="json") for e in events]})
+
+    async def publish(
+        self, request: Request, task: str, *, activate: bool = True, wait: bool = False
+    ) -> Response:
+        """201 with the new release; 200 when those bytes are a release of the task already."""
+        author = self._gate.check("admin", request.headers.get("authorization"))
+        check_task_name(task)
+        if_match, why = _if_match(request), request.headers.get("x-why", "")
+        data = await bodies.read(request, self._replica.settings.artifact_bytes)
+        published = await self._replica.write(
+            lambda: self._replica.publish(
+                data, task, by=author, why=why, activate=activate, if_match=if_match
+            )
+        )
+        answer = await self._told(published.generation, _WAIT_S if wait else 2.0)
+        answer |= {
+            "task": task,
+            "release": published.release.number,
+            "digest": published.release.digest,
+        }
+        return self._json(answer, 201 if published.created else 200, published.generation)
+
+    async def retire(self, request: Request, task: str) -> Response:
+        """Take the whole task away; publishing to it brings it back."""
+        author = self._gate.check("admin", request.headers.get("authorization"))
+        if_match, why = _if_match(request), request.headers.get("x-why", "")
+        return await self._changed(
+            lambda: self._replica.store.retire(task, by=author, why=why, if_match=if_match)
+        )
+
+    async def command(self, request: Request, task: str, action: str) -> Response:
+        """Change which release answers."""
+        model = _COMMANDS.get(action)
+        if model is None:
+            return http_problem(404, f"no action {action[:40]!r}; there are {', '.join(_COMMANDS)}")
+        author = self._gate.check("admin", request.headers.get("authorization"))
+        if_match = _if_match(request)
+        try:
+            order = model.model_validate_json(await bodies.read(request, _COMMAND_BYTES))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"])) or "body"
+            raise RequestInvalidError(f"{where}: {first['msg']}") from None
+        store, how = self._replica.store, {"by": author, "why": order.why, "if_match": if_match}
+        match order:
+            case Activate():
+                change = lambda: store.activate(task, order.release, **how)  # noqa: E731
+            case Alias():
+                change = lambda: store.alias(task, order.alias, order.release, **how)  # noqa: E731
+            case Split():
+                change = lambda: store.split(task, order.weights, **how)  # noqa: E731
+            case _:
+                raise AssertionError(action)
+        return await self._changed(change)
+
+    async def _changed(self, change: Any) -> Response:
+        generation = await self._replica.write(change)
+        await self._told(generation, 2.0)
+        return self._json({"generation": generation}, etag=generation)
+
+    async def _told(self, generation: int, wait_s: float) -> dict[str, Any]:
+        """Nudge every replica and say which have the generation already."""
+        expected = self._fleet.expected()
+        told = await self._fleet.broadcast("catch_up", generation, wait_s * 0.9, timeout_s=wait_s)
+        ready = [t["replica"] for t in told if t["generation"] >= generation]
+        waiting = [t["replica"] for t in told if t["generation"] < generation]
+        waiting += ["unknown"] * max(0, expected - len(told))
+        return {
+            "generation": generation,
+            "ready": len(ready) >= expected,
+            "replicas": expected,
+            "waiting_for": waiting,
+        }
+
+    def _json(self, value: Any, status: int = 200, etag: int | None = None) -> Response:
+        headers = {"X-Generation": str(self._replica.generation)}
+        if etag is not None:
+            headers["ETag"] = f'"{etag}"'
+        return JSONResponse(value, status_code=status, headers=headers)
+
+
+def _summary(state: TaskState) -> dict[str, Any]:
+    active = None if state.active is None else state.find(state.active)
+    return {
+        "task": state.name,
+        "active": state.active,
+        "digest": None if active is None else active.digest,
+        "aliases": dict(state.aliases),
+        "split": {str(k): v for k, v in state.split.items()},
+        "generation": state.generation,
+    }
+
+
+def _if_match(request: Request) -> int | None:
+    """The generation of an If-Match header.
+
+    Raises:
+        RequestInvalidError: it is no ETag of ours.
+    """
+    text = request.headers.get("if-match")
+    if text is None:
+        return None
+    found = _ETAG.fullmatch(text.strip())
+    if found is None:
+        raise RequestInvalidError('If-Match must be an ETag of the task, such as "17"')
+    return int(found.group(1))

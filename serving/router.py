@@ -1,0 +1,39 @@
+"""Which release answers a request. Pure: knows catalog and verdicts, no adapter and no queue."""
+
+from collections.abc import Callable, Mapping
+
+from adapters_store.catalog import Catalog, Release, resolve
+from serving.errors import ReleaseFailedError
+from serving.types import Path, Route
+
+
+def route(
+    catalog: Catalog,
+    ref: str,
+    key: str | None,
+    verified: Mapping[str, Release],
+    refused: Callable[[str], bool],
+) -> Route:
+    """Resolve `task`, `task@3` or `task@alias`.
+
+    A task whose active release does not pass on this replica is answered by the last one that did;
+    a release that was asked for by number or alias never is.
+
+    Args:
+        catalog: as this replica has applied it.
+        ref: what the client named.
+        key: decides a split; the same key stays with the same release.
+        verified: by task, the last release that was active and passed here.
+        refused: whether a digest is known never to be served here.
+
+    Raises:
+        TaskNotFoundError, ReleaseNotFoundError: no such thing.
+        ReleaseFailedError: it exists, does not pass, and nothing earlier may stand in.
+    """
+    release = resolve(catalog, ref, key)
+    if refused(release.digest):
+        older = None if "@" in ref else verified.get(release.task)
+        if older is None or refused(older.digest):
+            raise ReleaseFailedError(release.task, release.number)
+        release = older
+    return Route(task=release.task, release=release.number, digest=release.digest, path=Path.MIXED)

@@ -1,0 +1,185 @@
+"""Following the log: one thread that keeps a replica's view of the catalog current.
+
+Knows store and residency, no request. A new view is swapped in whole, after the releases that it
+makes active have been loaded and verified, so requests never wait for a release to arrive.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from adapters_store.catalog import Catalog, Release, TaskState
+from adapters_store.errors import RootstockError
+from adapters_store.store import AdapterStore
+from serving.residency import Facts, Residency
+from serving.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a replica knows of the catalog; immutable, swapped as a whole."""
+
+    catalog: Catalog = Catalog()  # noqa: RUF009 (frozen)
+    blocked: str = ""  # why the log cannot be read further, when it cannot
+    verified: Mapping[str, Release] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Follower:
+    """Polls the log, is nudged, and can be asked to catch up."""
+
+    def __init__(
+        self,
+        store: AdapterStore,
+        residency: Residency,
+        telemetry: Telemetry,
+        *,
+        poll_s: float,
+        load_s: float,
+    ) -> None:
+        """Nothing is read yet; `start` does.
+
+        Args:
+            store: whose log is followed.
+            residency: loads what becomes active.
+            telemetry: where generation and lag are shown.
+            poll_s: between looks at the log.
+            load_s: for how long a new view waits for the releases that it makes active.
+        """
+        self._store, self._residency, self._telemetry = store, residency, telemetry
+        self._poll_s, self._load_s = poll_s, load_s
+        self._view = View()
+        self._stepping = threading.Lock()
+        self._applied = threading.Condition()
+        self._nudged = threading.Event()
+        self._stopped = False
+        self._unreachable = "the log has not been read yet"
+        self._thread = threading.Thread(target=self._run, name="rootstock-follow", daemon=True)
+
+    @property
+    def view(self) -> View:
+        """The newest view; grab it once per request."""
+        return self._view
+
+    @property
+    def trouble(self) -> str:
+        """Why the view may be behind the log: empty when it is not."""
+        return self._unreachable or self._view.blocked
+
+    @property
+    def ever_read(self) -> bool:
+        """Whether the log was read at least once."""
+        return self._view.catalog.generation > 0 or not self._unreachable
+
+    def start(self) -> None:
+        """Catch up once, then keep following; an unreachable store is tried again and again."""
+        self.catch_up()
+        self._thread.start()
+
+    def nudge(self) -> None:
+        """Look at the log now, without waiting for it."""
+        self._nudged.set()
+
+    def catch_up(self) -> int:
+        """Read the log to its end and apply it; the generation that is applied then."""
+        with self._stepping:
+            try:
+                caught = self._store.catch_up(self._view.catalog)
+            except RootstockError as error:
+                if not self._unreachable:
+                    log.warning("store unreachable", extra={"reason": str(error)})
+                self._unreachable = str(error)
+                self._telemetry.set("rootstock_follower_unreachable", 1)
+                return self._view.catalog.generation
+            self._unreachable = ""
+            self._telemetry.set("rootstock_follower_unreachable", 0)
+            blocked = "" if caught.blocked is None else str(caught.blocked)
+            self._telemetry.set("rootstock_follower_blocked", int(bool(blocked)))
+            if caught.catalog is not self._view.catalog or blocked != self._view.blocked:
+                self._apply(caught.catalog, blocked)
+            return self._view.catalog.generation
+
+    def ensure(self, generation: int, timeout_s: float) -> bool:
+        """Whether `generation` is applied, having caught up if it was not; blocking."""
+        if self._view.catalog.generation >= generation:
+            return True
+        deadline = time.monotonic() + timeout_s
+        self.catch_up()
+        with self._applied:
+            while self._view.catalog.generation < generation:
+                left = deadline - time.monotonic()
+                if left <= 0 or self._stopped:
+                    return False
+                self._nudged.set()
+                self._applied.wait(min(left, 0.2))
+        return True
+
+    def passed(self, task: str, digest: str) -> None:
+        """Note that the task's active release was loaded and verified on demand."""
+        view = self._view
+        state = view.catalog.tasks.get(task)
+        known = view.verified.get(task)
+        if state is None or (known is not None and known.digest == digest):
+            return
+        release = None if state.active is None else state.find(state.active)
+        if release is None or release.digest != digest:
+            return
+        with self._stepping:
+            verified = {**self._view.verified, task: release}
+            self._view = View(self._view.catalog, self._view.blocked, MappingProxyType(verified))
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Stop following."""
+        self._stopped = True
+        self._nudged.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._stopped:
+            self._nudged.wait(self._poll_s)
+            self._nudged.clear()
+            if not self._stopped:
+                self.catch_up()
+
+    def _apply(self, catalog: Catalog, blocked: str) -> None:
+        """Load what became active, then let the new view answer."""
+        before = self._view.catalog
+        changed = [s for s in catalog.tasks.values() if s.generation > before.generation]
+        active = {s.name: r for s in changed if (r := _active(s)) is not None}
+        loading = {name: self._residency.get(r.digest) for name, r in active.items()}
+        for state in changed:
+            for release in _pointed(state):
+                self._residency.get(release.digest)
+        # On the very first look requests load what they need; nobody is waiting for a release.
+        if before.generation:
+            wait(loading.values(), self._load_s)
+        verified = {**self._view.verified}
+        verified |= {name: active[name] for name, future in loading.items() if _fine(future)}
+        gone = [n for n in verified if n not in catalog.tasks or catalog.tasks[n].retired]
+        for name in gone:
+            del verified[name]
+        with self._applied:
+            self._view = View(catalog, blocked, MappingProxyType(verified))
+            self._applied.notify_all()
+        self._telemetry.set("rootstock_generation", catalog.generation)
+        log.info("catalog applied", extra={"generation": catalog.generation})
+
+
+def _active(state: TaskState) -> Release | None:
+    return None if state.retired or state.active is None else state.find(state.active)
+
+
+def _pointed(state: TaskState) -> Iterable[Release]:
+    """Releases that aliases and splits send requests to."""
+    numbers = {*state.aliases.values(), *state.split}
+    return () if state.retired else (r for n in numbers if (r := state.find(n)) is not None)
+
+
+def _fine(future: "Future[Facts]") -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None

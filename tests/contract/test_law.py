@@ -1,0 +1,151 @@
+"""The law, over every method and every variant: three paths, one answer."""
+
+import copy
+
+import pytest
+import torch
+
+from adapters_store import plain
+from adapters_store.backbone import Backbone, features
+from adapters_store.methods.table import METHODS, parse_options
+from adapters_store.normal_form import Kronecker, apply_operator, dense, expand, merge, rank
+
+VARIANTS = [
+    ("alore", {}),
+    ("alore", {"variant": "B"}),
+    ("alore", {"placement": "attention", "experts": 2, "rank": 3, "scale": 10.0}),
+    ("lora", {}),
+    ("lora", {"variant": "qkv", "scale": 5.0}),
+    ("lora", {"variant": "qk", "rank": 3}),
+    ("linear", {}),
+]
+
+
+@pytest.fixture(params=VARIANTS, ids=lambda v: "-".join(map(str, (v[0], *v[1].values()))))
+def case(request, tiny):
+    """(method, options, float64 backbone, module with every factor drawn at random)."""
+    name, given = request.param
+    options = parse_options(name, given)
+    module = METHODS[name].module(options, tiny.spec, dropout=0.0).double().eval()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    net = copy.deepcopy(tiny.net).double()
+    return METHODS[name], options, Backbone(net, tiny.spec), module
+
+
+def test_every_method_of_the_table_is_tried():
+    assert {name for name, _ in VARIANTS} == set(METHODS)
+
+
+def test_module_normal_form_and_merged_weights_give_the_same_features(case):
+    method, options, backbone, module = case
+    form = method.lower(options, backbone.spec, module.export())
+    images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+
+    with torch.no_grad():
+        trained = features(plain.sited(backbone.net, module), images)
+        unmerged = features(plain.formed(backbone.net, form), images)
+        folded = features(plain.merged(backbone.net, form), images)
+
+    assert (trained - unmerged).abs().max() <= 1e-9
+    assert (folded - unmerged).abs().max() <= 1e-9
+
+
+def test_the_count_is_the_formula_the_layout_and_the_module(case):
+    method, options, backbone, module = case
+    layout = method.layout(options, backbone.spec)
+
+    formula = method.count(options, backbone.spec)
+
+    assert formula == sum(torch.Size(s).numel() for s in layout.values())
+    assert formula == sum(p.numel() for p in module.parameters())
+    assert {k: tuple(v.shape) for k, v in module.export().items()} == dict(layout)
+
+
+def test_a_fresh_adapter_changes_nothing(case):
+    method, options, backbone, _ = case
+    fresh = method.module(options, backbone.spec, dropout=0.0).double().eval()
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+
+    with torch.no_grad():
+        adapted = features(plain.sited(backbone.net, fresh), images)
+        bare = backbone.features(images)
+
+    torch.testing.assert_close(adapted, bare, rtol=0, atol=0)
+
+
+def test_every_factor_learns_within_two_steps(case):
+    method, options, backbone, _ = case
+    module = method.module(options, backbone.spec, dropout=0.0).double()
+    net = plain.sited(backbone.net, module)
+    images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    moved = {name: False for name, _ in module.named_parameters()}
+
+    for _ in range(2):
+        loss = features(net, images).square().sum()
+        if not moved:
+            break
+        grads = torch.autograd.grad(loss, list(module.parameters()))
+        with torch.no_grad():
+            for (name, parameter), grad in zip(module.named_parameters(), grads, strict=True):
+                moved[name] |= bool(grad.abs().max() > 0)
+                parameter.sub_(1e-3 * grad)
+
+    assert all(moved.values()), [n for n, m in moved.items() if not m]
+
+
+def test_structured_and_dense_kronecker_products_agree():
+    op = Kronecker(
+        mix=torch.randn(3, 2, 4).double(),
+        down=torch.randn(3, 5, 6).double(),
+        up=torch.randn(3, 7, 5).double(),
+    )
+    x = torch.randn(2, 9, 24).double()
+    matrix = dense(op, 14, 24)
+
+    torch.testing.assert_close(apply_operator(op, x, 14), x @ matrix.T)
+    torch.testing.assert_close(dense(expand(op), 14, 24), matrix)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "wanted"),
+    [("alore", {}, 64), ("alore", {"variant": "B"}, 16), ("lora", {"variant": "qkv"}, 8)],
+)
+def test_ranks_are_those_of_the_papers_and_are_attained(name, given, wanted):
+    from adapters_store import backbone as backbones
+
+    wide = backbones.random(
+        "vit_base_patch16_224", img_size=32, depth=1, embed_dim=128, num_heads=2
+    )
+    options = parse_options(name, given)
+    module = METHODS[name].module(options, wide.spec, dropout=0.0).double()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter)
+    form = METHODS[name].lower(options, wide.spec, module.export())
+    linear = torch.randn(384, 128, dtype=torch.float64)
+    target = form["blocks.0.attn.qkv"]
+
+    delta = merge(target, linear, None)[0] - linear
+
+    assert rank(target) == wanted
+    assert torch.linalg.matrix_rank(delta, rtol=1e-9) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "wanted"),
+    [
+        ("alore", {}, 148_992),
+        ("alore", {"placement": "attention"}, 74_496),
+        ("alore", {"variant": "B"}, 150_528),
+        ("lora", {}, 294_912),
+        ("lora", {"variant": "qkv"}, 294_912),
+        ("lora", {"variant": "qk"}, 294_912),
+        ("linear", {}, 0),
+    ],
+)
+def test_counts_on_vit_base_are_the_published_integers(name, given, wanted):
+    from adapters_store import backbone as backbones
+
+    spec = backbones.describe("vit_base_patch16_224")
+
+    assert METHODS[name].count(parse_options(name, given), spec) == wanted

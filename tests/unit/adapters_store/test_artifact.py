@@ -1,0 +1,222 @@
+"""The artifact: one adapter, one text; anything else is refused with every fault."""
+
+import io
+import json
+import pickle
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+from adapters_store import artifact
+from adapters_store.adapter import Adapter
+from adapters_store.admission import admit
+from adapters_store.errors import ArtifactInvalidError, BackboneMismatchError, TaskMismatchError
+from adapters_store.manifest import canonical
+
+ANYHOW = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(scope="module")
+def good(tiny, make_adapter):
+    """A valid adapter, small."""
+    return make_adapter(tiny, "lora", rank=1, labels=2)
+
+
+@pytest.fixture(scope="module")
+def data(good):
+    """Its bytes."""
+    return artifact.write(good)
+
+
+def altered(adapter: Adapter, **changes) -> bytes:
+    """The artifact of an adapter with some tensors replaced, added or (None) removed."""
+    tensors = {**adapter.tensors, **changes}
+    kept = {k: v for k, v in tensors.items() if v is not None}
+    return artifact.write(Adapter(manifest=adapter.manifest, tensors=kept))
+
+
+def faults_of(data: bytes, spec=None, task=None) -> str:
+    """Every fault, joined."""
+    with pytest.raises(ArtifactInvalidError) as caught:
+        artifact.read(data) if spec is None else admit(data, spec, task=task)
+    return "; ".join(caught.value.faults)
+
+
+def test_what_is_written_is_read_back(good, data):
+    read = artifact.read(data)
+
+    assert read.manifest == good.manifest
+    assert set(read.tensors) == set(good.tensors)
+    for name, tensor in good.tensors.items():
+        np.testing.assert_array_equal(read.tensors[name], tensor)
+
+
+def test_the_same_adapter_gives_the_same_bytes_in_every_process(data, tmp_path):
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(data)
+    program = (
+        "import sys; from adapters_store import artifact as a; "
+        "d = open(sys.argv[1], 'rb').read(); print(a.digest(a.write(a.read(d))))"
+    )
+
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", program, str(file)], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for _ in range(2)
+    }
+
+    assert digests == {artifact.digest(data)}
+
+
+def test_metadata_has_one_key_and_it_is_canonical_json(data):
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+
+    assert set(header["__metadata__"]) == {"manifest"}
+    assert header["__metadata__"]["manifest"] == canonical(
+        json.loads(header["__metadata__"]["manifest"])
+    )
+
+
+@ANYHOW
+@given(at=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255))
+def test_any_changed_byte_is_refused(data, at, mask):
+    spoilt = bytearray(data)
+    spoilt[int(at * len(data))] ^= mask
+
+    with pytest.raises(ArtifactInvalidError):
+        artifact.read(bytes(spoilt))
+
+
+def test_every_byte_of_the_header_is_protected(data):
+    length = int.from_bytes(data[:8], "little")
+    for at in range(8 + length):
+        for mask in (0x01, 0x20, 0x29, 0x80):
+            spoilt = bytearray(data)
+            spoilt[at] ^= mask
+            with pytest.raises(ArtifactInvalidError):
+                artifact.read(bytes(spoilt))
+
+
+@ANYHOW
+@given(keep=st.floats(0, 1, exclude_max=True))
+def test_any_truncation_is_refused(data, keep):
+    with pytest.raises(ArtifactInvalidError):
+        artifact.read(data[: int(keep * len(data))])
+
+
+def test_bytes_after_the_end_are_refused(data):
+    assert "account" in faults_of(data + b"\0" * 8)
+
+
+@ANYHOW
+@given(st.binary(max_size=4096))
+def test_noise_is_refused(noise):
+    with pytest.raises(ArtifactInvalidError):
+        artifact.read(noise)
+
+
+def test_pickles_and_archives_are_refused():
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as z:
+        z.writestr("data.pkl", pickle.dumps({"a": 1}))
+
+    for data in (pickle.dumps({"head.weight": [1.0]}), archive.getvalue(), b""):
+        assert faults_of(data)
+
+
+def test_a_header_that_claims_more_than_is_there_is_refused():
+    assert "out of range" in faults_of((2**40).to_bytes(8, "little") + b"{}")
+
+
+def test_a_deeply_nested_header_is_refused():
+    raw = b"[" * 100_000
+    assert "not JSON" in faults_of(len(raw).to_bytes(8, "little") + raw)
+
+
+def test_overlapping_tensors_are_refused():
+    header = {
+        "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+        "b": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]},
+    }
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+
+    assert "overlap" in faults_of(len(raw).to_bytes(8, "little") + raw + b"\0" * 12)
+
+
+def test_nan_is_refused_when_written_and_when_read(good):
+    bad = good.head_weight.copy()
+    bad[0, 0] = np.nan
+    with pytest.raises(ArtifactInvalidError, match="NaN"):
+        altered(good, **{"head.weight": bad})
+
+    foreign = save({**good.tensors, "head.weight": bad}, metadata={"manifest": "{}"})
+    assert "NaN" in faults_of(foreign)
+
+
+def test_a_foreign_dtype_is_refused(good):
+    with pytest.raises(ArtifactInvalidError, match="float64"):
+        altered(good, **{"head.bias": np.zeros(2)})
+
+
+def test_several_faults_are_reported_at_once(tiny, good):
+    path = "blocks.0.attn.qkv"
+    data = altered(
+        good,
+        **{
+            f"{path}.A_q": np.zeros((3, 48), np.float16),
+            f"{path}.B_q": None,
+            "evil": np.zeros(3, np.float16),
+        },
+    )
+
+    faults = faults_of(data, tiny.spec)
+
+    assert f"'{path}.A_q' has shape (3, 48), not (1, 48)" in faults
+    assert f"'{path}.B_q' is missing" in faults
+    assert "'evil' is not one of method 'lora'" in faults
+
+
+def test_a_head_that_does_not_fit_its_labels_is_refused(good):
+    assert "3 rows for 2 labels" in faults_of(
+        altered(good, **{"head.weight": np.zeros((3, 48), np.float32)})
+    )
+
+
+def test_another_backbone_is_refused_and_named(nano, data):
+    with pytest.raises(BackboneMismatchError, match=nano.spec.ref.digest[:16]):
+        admit(data, nano.spec)
+
+
+def test_another_task_is_refused(tiny, data):
+    with pytest.raises(TaskMismatchError, match="digits"):
+        admit(data, tiny.spec, task="flowers")
+
+
+def test_unknown_methods_and_options_are_refused(tiny, good):
+    for change, word in (
+        ({"method": "magic"}, "unknown method"),
+        ({"options": {"rank": 0}}, "rank"),
+        ({"options": {"depth": 1}}, "depth"),
+    ):
+        manifest = good.manifest.model_copy(update=change)
+        data = artifact.write(Adapter(manifest=manifest, tensors=good.tensors))
+        assert word in faults_of(data, tiny.spec)
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b", "A", "", "a\n", "-a", "a" * 65, "ａ", "a b", "a.", "a\0"]
+)
+def test_task_names_that_break_the_rule_are_refused(good, name):
+    manifest = good.manifest.model_copy(update={"task": name})
+    data = artifact.write(Adapter(manifest=manifest, tensors=good.tensors))
+
+    assert "task" in faults_of(data)

@@ -1,0 +1,133 @@
+"""Pictures: every ordinary kind is answered alike, everything else is refused."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from adapters_store.errors import ImageInvalidError
+from adapters_store.manifest import Preprocess
+from adapters_store.pixels import arrange, decode, normalise, pixels
+
+HALF = (0.5, 0.5, 0.5)
+SQUASH = Preprocess(size=(8, 8), mean=HALF, std=HALF)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **how) -> bytes:
+    """The bytes of an image file."""
+    file = io.BytesIO()
+    image.save(file, kind, **how)
+    return file.getvalue()
+
+
+def halves(size=(40, 20)) -> Image.Image:
+    """Left half red, right half blue."""
+    image = Image.new("RGB", size, (255, 0, 0))
+    image.paste((0, 0, 255), (size[0] // 2, 0, *size))
+    return image
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_ordinary_formats_give_the_same_picture(kind):
+    how = {"lossless": True} if kind == "WEBP" else {}
+
+    got = pixels(encoded(halves(), kind, **how), SQUASH)
+
+    assert got.shape == (3, 8, 8)
+    assert got.dtype == np.uint8
+    np.testing.assert_allclose(got[:, 4, 0], [255, 0, 0], atol=8)
+    np.testing.assert_allclose(got[:, 4, -1], [0, 0, 255], atol=8)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "LA", "RGBA", "I;16"])
+def test_every_colour_mode_becomes_rgb(mode):
+    kind = "TIFF" if mode == "CMYK" else "PNG"
+    grey = Image.new("L", (8, 8), 255)
+    image = Image.new("I;16", (8, 8), 65535) if mode == "I;16" else grey.convert(mode)
+
+    got = pixels(encoded(image, kind), SQUASH)
+
+    np.testing.assert_array_equal(got, 255)
+
+
+def test_what_is_transparent_becomes_white():
+    clear = Image.new("RGBA", (8, 8), (10, 20, 30, 0))
+
+    np.testing.assert_array_equal(pixels(encoded(clear), SQUASH), 255)
+
+
+def test_pictures_are_turned_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    turned = encoded(halves(), "JPEG", exif=exif, quality=95)
+
+    np.testing.assert_allclose(pixels(turned, SQUASH)[:, 4, 0], [0, 0, 255], atol=30)
+
+
+def test_the_first_frame_of_an_animation_is_taken():
+    frames = [Image.new("RGB", (8, 8), c) for c in ((255, 0, 0), (0, 255, 0))]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+
+    np.testing.assert_array_equal(pixels(data, SQUASH)[:, 0, 0], [255, 0, 0])
+
+
+@pytest.mark.parametrize("size", [(1, 400), (400, 1), (1, 1)])
+@pytest.mark.parametrize("geometry", ["squash", "timm"])
+def test_extreme_shapes_are_answered(size, geometry):
+    preprocess = SQUASH.model_copy(update={"geometry": geometry, "crop_pct": 0.9})
+
+    assert pixels(encoded(Image.new("RGB", size)), preprocess).shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"%PDF-1.4", b"\xff\xd8\xff\xe0" + b"\0" * 100],
+)
+def test_what_is_no_picture_is_refused(data):
+    with pytest.raises(ImageInvalidError):
+        decode(data)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF"])
+def test_a_truncated_picture_is_refused(kind):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    data = encoded(Image.fromarray(noise), kind)
+
+    with pytest.raises(ImageInvalidError):
+        decode(data[: len(data) * 2 // 3])
+
+
+def test_a_picture_of_too_many_pixels_is_refused_from_its_header():
+    data = encoded(Image.new("1", (4000, 4000)))
+
+    with pytest.raises(ImageInvalidError, match="4000x4000"):
+        decode(data, pixels_max=1_000_000)
+
+
+def test_timm_geometry_is_timms_own_transform():
+    from timm.data import create_transform
+
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (75, 50, 3), np.uint8)).resize((100, 150))
+    preprocess = Preprocess(size=(32, 32), geometry="timm", crop_pct=0.9, mean=HALF, std=HALF)
+    transform = create_transform(
+        (3, 32, 32), interpolation="bicubic", crop_pct=0.9, mean=HALF, std=HALF
+    )
+
+    got = arrange(image, preprocess)
+
+    half = torch.tensor(HALF)
+    ours = normalise(torch.from_numpy(got[None]), half, half)[0]
+    torch.testing.assert_close(ours, transform(image), atol=1e-5, rtol=0)
+
+
+def test_normalisation_is_that_of_torchvision():
+    batch = torch.arange(2 * 3 * 4, dtype=torch.uint8).reshape(2, 3, 2, 2)
+    mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.4, 0.5, 0.6])
+
+    got = normalise(batch, mean, std)
+
+    wanted = (batch / 255 - mean[:, None, None]) / std[:, None, None]
+    torch.testing.assert_close(got, wanted)
