@@ -1,0 +1,1 @@
+"""What serving feels like from outside: HTTP only. Imports nothing else of this project."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -65,6 +66,7 @@ def build(replica: Replica, fleet: Fleet) -> FastAPI:
     door = Door(replica, fleet, gate)
     app.add_exception_handler(RootstockError, _refuse)
     app.add_exception_handler(Exception, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse_invalid)
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(404, _refuse_http)
     app.post(
@@ -96,6 +98,14 @@ async def _refuse_http(_: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
     detail = "no such path" if status == 404 else str(getattr(error, "detail", "refused"))
     return http_problem(status, detail)
+
+
+async def _refuse_invalid(_: Request, error: Exception) -> Response:
+    """A path or query parameter that is not what the framework was told to expect."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"][1:]))
+    return http_problem(422, f"{where}: {first['msg']}")
 
 
 class Door:

@@ -6,26 +6,32 @@ whatever can take longer than a moment runs on a thread of its own.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from fastapi import FastAPI
 from ray import serve
+from ray.serve import context
+from ray.serve._private import replica as serve_replica
 
+from adapters_store.errors import RootstockError
 from serving import api
-from serving.app import check_environment
 from serving.config import Settings
 from serving.replica import Replica
 
 log = logging.getLogger(__name__)
 
 NAME: Final = "rootstock"
-CALLS: Final = 4  # broadcast targets that may block at once: a slow catch-up must not hold a scrape
+CALLS: Final = 16  # broadcast targets that may block at once, so that none waits for another
+
+
+class ReplicaUnbuiltError(RuntimeError):
+    """The replica could not be built; the last line of Serve's report is this reason."""
 
 
 class ReplicaUnwellError(RuntimeError):
-    """Raised to Serve, which replaces a replica whose health check fails three times running."""
+    """Raised to Serve, which replaces a replica whose health check keeps failing."""
 
 
 class RayFleet:
@@ -40,66 +46,111 @@ class RayFleet:
         """How many replicas should answer a broadcast."""
         return self._replicas
 
+    def request_id(self) -> str:
+        """Serve's name for the request that is being handled; empty outside of one."""
+        return str(context._get_serve_request_context().request_id)  # noqa: SLF001 (no other way)
+
     async def broadcast(self, method: str, *args: Any, timeout_s: float = 2.0) -> Sequence[Any]:
         """What each replica that answered in time returned, in no order; never raises for one."""
-        deadline = asyncio.get_running_loop().time() + timeout_s
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
         try:
             if self._handle is None:
                 self._handle = serve.get_deployment_handle(self._deployment, self._application)
-            # Not `results_async`: it drops every answer when the slowest one is late.
-            sent = self._handle.broadcast("call", method, *args)._fetch_replica_results_async()
-            replies = await asyncio.wait_for(sent, timeout_s)
-        except Exception:  # no replica known yet, or the controller is away: nobody answered
-            log.warning("broadcast was not sent", extra={"method": method}, exc_info=True)
+            # Not `results_async`: one late replica would make it drop the others' answers.
+            sent = self._handle.broadcast("call", method, *args)
+            replies = await asyncio.wait_for(sent._fetch_replica_results_async(), timeout_s)  # noqa: SLF001
+        except Exception:
+            log.warning("broadcast not sent", extra={"method": method}, exc_info=True)
             return []
         waiting = [asyncio.ensure_future(reply.get_async()) for reply in replies]
-        left_s = max(0.0, deadline - asyncio.get_running_loop().time())
-        done, late = await asyncio.wait(waiting, timeout=left_s)
+        done, late = await asyncio.wait(waiting, timeout=max(0.0, deadline - loop.time()))
         for task in late:
             task.cancel()
-        failed = [task for task in done if task.cancelled() or task.exception() is not None]
-        if late or failed:
+        answered = [task for task in done if not task.cancelled() and task.exception() is None]
+        if len(answered) < len(waiting):
+            failed = next((task.exception() for task in done if task not in answered), None)
             log.warning(
-                "broadcast was not answered by all",
-                extra={"method": method, "late": len(late), "failed": len(failed)},
+                "broadcast not answered by all",
+                extra={"method": method, "late": len(late), "failed": repr(failed)},
             )
-        return [task.result() for task in done if task not in failed]
+        return [task.result() for task in answered]
 
 
 class Shell:
     """One replica as Ray Serve sees it."""
 
-    def __init__(self, settings_json: str) -> None:
-        self._settings = Settings.model_validate_json(settings_json)
+    def __init__(
+        self, settings_json: str, check: Callable[[Settings], None], *, on_loopback: bool
+    ) -> None:
+        """Build nothing yet.
+
+        Args:
+            settings_json: of `Settings`.
+            check: raises where Ray's environment on this node does not fit.
+            on_loopback: no other node has to reach this one.
+        """
+        self._settings, self._check = Settings.model_validate_json(settings_json), check
         self._calls = ThreadPoolExecutor(CALLS, thread_name_prefix="rootstock-call")
         self._replica: Replica | None = None
+        if on_loopback:
+            _stay_on_loopback()
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
-        """Build the replica, which takes seconds, and then the door in front of it."""
-        check_environment(self._settings)
+        """Build the replica, which takes seconds, and then the door in front of it.
+
+        Raises:
+            ReplicaUnbuiltError: whatever went wrong, in one line.
+        """
         here = serve.get_replica_context()
         loop = asyncio.get_running_loop()
-        self._replica = await loop.run_in_executor(
-            self._calls, Replica, self._settings, here.replica_tag
-        )
-        fleet = RayFleet(here.deployment, here.app_name, self._settings.replicas)
-        return api.build(self._replica, fleet)
+        try:
+            self._check(self._settings)
+            self._replica = await loop.run_in_executor(
+                self._calls, Replica, self._settings, here.replica_tag
+            )
+            fleet = RayFleet(here.deployment, here.app_name, self._settings.replicas)
+            return api.build(self._replica, fleet)
+        except Exception as error:
+            name = "" if isinstance(error, RootstockError) else f"{type(error).__name__}: "
+            raise ReplicaUnbuiltError(name + " ".join(str(error).split())) from error
 
     async def call(self, method: str, *args: Any) -> Any:
-        """The target of every broadcast."""
+        """The target of every broadcast.
+
+        Raises:
+            ReplicaUnwellError: it is gone already.
+        """
         if self._replica is None:
-            raise ReplicaUnwellError("not built yet")
+            raise ReplicaUnwellError("closed")
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._calls, self._replica.call, method, *args)
 
     async def check_health(self) -> None:
-        """Asked by Serve every few seconds; on the loop, so that busy threads do not look sick."""
+        """Asked by Serve; on the loop itself, so that busy threads do not look like sickness.
+
+        Raises:
+            ReplicaUnwellError: the replica says so.
+        """
         if self._replica is not None and not self._replica.healthy():
-            raise ReplicaUnwellError("the replica says that it is not healthy")
+            raise ReplicaUnwellError("the batcher hangs")
 
     async def __del__(self) -> None:
-        """Called once by Serve after the last request has been answered."""
+        """Called once by Serve after the last request was answered."""
         if self._replica is not None:
             replica, self._replica = self._replica, None
             await asyncio.get_running_loop().run_in_executor(None, replica.close)
         self._calls.shutdown(wait=False, cancel_futures=True)
+
+
+def _stay_on_loopback() -> None:
+    """Keep Serve's port between replicas off the network: it unpickles whatever it is sent.
+
+    Serve 2.60 binds it to every interface, with no setting for it.
+    """
+    bind = serve_replica.add_port_to_grpc_server
+
+    def bind_loopback(server: Any, address: str) -> int:
+        return int(bind(server, address.replace("[::]", "127.0.0.1")))
+
+    serve_replica.add_port_to_grpc_server = bind_loopback

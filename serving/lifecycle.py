@@ -1,8 +1,8 @@
 """A task's life over HTTP: publish, activate, alias, split, retire, list. Knows no tensor."""
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypedDict
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -48,6 +48,12 @@ class Split(_Command):
     """`:split`; release number → weight."""
 
     weights: dict[int, int]
+
+
+class _How(TypedDict):
+    by: str
+    why: str
+    if_match: int | None
 
 
 _COMMANDS: Final[Mapping[str, type[_Command]]] = {
@@ -182,19 +188,23 @@ class Lifecycle:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "body"
             raise RequestInvalidError(f"{where}: {first['msg']}") from None
-        store, how = self._replica.store, {"by": author, "why": order.why, "if_match": if_match}
-        match order:
-            case Activate():
-                change = lambda: store.activate(task, order.release, **how)  # noqa: E731
-            case Alias():
-                change = lambda: store.alias(task, order.alias, order.release, **how)  # noqa: E731
-            case Split():
-                change = lambda: store.split(task, order.weights, **how)  # noqa: E731
-            case _:
-                raise AssertionError(action)
+
+        def change() -> int:
+            store = self._replica.store
+            how = _How(by=author, why=order.why, if_match=if_match)
+            match order:
+                case Activate(release=release):
+                    return store.activate(task, release, **how)
+                case Alias(alias=alias, release=to):
+                    return store.alias(task, alias, to, **how)
+                case Split(weights=weights):
+                    return store.split(task, weights, **how)
+                case _:
+                    raise AssertionError(action)
+
         return await self._changed(change)
 
-    async def _changed(self, change: Any) -> Response:
+    async def _changed(self, change: Callable[[], int]) -> Response:
         generation = await self._replica.write(change)
         await self._told(generation, 2.0)
         return self._json({"generation": generation}, etag=generation)

@@ -43,7 +43,7 @@ def test_weights_that_do_not_fit_are_refused(tiny, tmp_path):
     state.pop("norm.weight")
     save_file(state, tmp_path / "w.safetensors")
 
-    with pytest.raises(BackboneUnavailableError, match="norm.weight"):
+    with pytest.raises(BackboneUnavailableError, match=r"norm\.weight"):
         backbones.load(tiny.spec.ref.name, tmp_path / "w.safetensors", **tiny.spec.ref.kwargs)
 
 

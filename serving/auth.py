@@ -1,0 +1,59 @@
+"""Who may call what. Pure: knows tokens and the configured host, no request and no peer address."""
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Sequence
+from typing import Literal
+
+from serving.config import Token
+from serving.errors import ForbiddenError, UnauthorizedError
+
+Scope = Literal["predict", "admin"]
+
+
+class Gate:
+    """The tokens of one server."""
+
+    def __init__(self, tokens: Sequence[Token], host: str) -> None:
+        """Tokens with their scopes; `host` is what the ingress was configured to bind."""
+        self._tokens, self._loopback = tuple(tokens), is_loopback(host)
+
+    def check(self, scope: Scope, authorization: str | None) -> str:
+        """The caller's name for the log.
+
+        Without any configured token, predictions are open and changes need a server that is bound
+        to loopback. The peer's address and `X-Forwarded-For` are never looked at: behind a proxy
+        both are whatever somebody likes.
+
+        Raises:
+            UnauthorizedError: a token is needed and none that is known was sent.
+            ForbiddenError: the token's scopes, or the host, do not allow it.
+        """
+        if not self._tokens:
+            if scope == "predict" or self._loopback:
+                return "anonymous"
+            raise ForbiddenError("changes need a token unless the server is bound to loopback")
+        kind, _, secret = (authorization or "").partition(" ")
+        if kind.lower() != "bearer" or not secret:
+            raise UnauthorizedError
+        given = hashlib.sha256(secret.strip().encode("utf-8", "surrogateescape")).hexdigest()
+        found = None
+        for token in self._tokens:  # all of them, always: time tells nothing
+            if hmac.compare_digest(token.sha256, given):
+                found = token
+        if found is None:
+            raise UnauthorizedError
+        if scope not in found.scopes:
+            raise ForbiddenError(f"this token may not {scope}")
+        return found.name or f"token {found.sha256[:8]}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server that binds this host is reachable from its own machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

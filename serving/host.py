@@ -1,0 +1,114 @@
+"""The process that holds Ray for `launch.py`; ends when its standard input does. No policy here.
+
+On stdin comes one line, the settings; then nothing, until end of file says stop. On stdout goes
+one line, `{"failed": null, or why}`. Stderr has the warnings of Ray and of the replicas.
+"""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Final, NoReturn
+
+import ray
+from ray import serve
+from ray.serve.config import HTTPOptions
+from ray.serve.schema import LoggingConfig
+
+from serving.app import APPLICATION, RUN_VARIABLE, build, timeouts_s
+from serving.config import Megabytes, Settings
+
+_QUIET: Final = LoggingConfig(log_level="WARNING", enable_access_log=False)
+_SERVE_STOP_S: Final = 12.0
+
+
+def main() -> NoReturn:
+    """Start, say how that went, serve until told to stop, stop."""
+    say = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever Ray prints is no part of the answer
+    settings = Settings.model_validate_json(sys.stdin.readline())
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, _leave)
+    threading.Thread(target=_watch, daemon=True).start()
+    try:
+        failed = _start(settings)
+        say.write(json.dumps({"failed": failed}) + "\n")
+        say.flush()
+        while failed is None:
+            signal.pause()
+    except (SystemExit, KeyboardInterrupt):  # _leave, or Ray's own handler in its place
+        pass
+    finally:
+        _stop()
+        shutil.rmtree(os.environ[RUN_VARIABLE], ignore_errors=True)
+    os._exit(0)
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit
+
+
+def _watch() -> None:
+    """End this process when the one that started it closes the pipe or is gone."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _start(settings: Settings) -> str | None:
+    """Ray, Serve and the application; None, or why not."""
+    logging.getLogger("ray").setLevel(logging.WARNING)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        ray.init(
+            address="local",
+            num_cpus=settings.replicas * max(settings.threads, 1) + 1,
+            include_dashboard=False,
+            object_store_memory=256 * Megabytes,
+            logging_level=logging.WARNING,
+            _temp_dir=os.environ[RUN_VARIABLE],
+        )
+        serve.start(
+            http_options=HTTPOptions(
+                host=settings.host,
+                port=settings.port,
+                request_timeout_s=timeouts_s(settings)[0],
+            ),
+            logging_config=_QUIET,
+        )
+        serve.run(build(settings), name=APPLICATION, route_prefix="/", logging_config=_QUIET)
+    except Exception as error:  # noqa: BLE001 (its text is the answer)
+        return _replica_reason() or f"{type(error).__name__}: {error}".partition("\n")[0]
+    return None
+
+
+def _replica_reason() -> str:
+    """What a replica's constructor said last; empty when it is not to blame."""
+    if not ray.is_initialized():
+        return ""
+    for application in serve.status().applications.values():
+        for deployment in application.deployments.values():
+            if lines := deployment.message.strip().splitlines():
+                return str(lines[-1].partition("ReplicaUnbuiltError: ")[2] or lines[-1])
+    return ""
+
+
+def _stop() -> None:
+    """Drain and end Serve, then Ray; whoever started us bounds this and sweeps after it."""
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, signal.SIG_IGN)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)  # Ray mourns every process that it ends
+    if ray.is_initialized():
+        draining = threading.Thread(target=serve.shutdown, daemon=True)
+        draining.start()
+        draining.join(_SERVE_STOP_S)
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()

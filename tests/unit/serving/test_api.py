@@ -1,0 +1,341 @@
+"""The door, over a real replica: every call of the contract, and every refusal of it."""
+
+import base64
+import hashlib
+
+import numpy as np
+import pytest
+
+from adapters_store import artifact, plain
+from adapters_store.pixels import pixels
+
+PROBLEM = "application/problem+json"
+TOKEN = {"Authorization": "Bearer secret-admin"}
+
+
+@pytest.fixture
+def door(replica_of, publish, http):
+    """(client, replica) with two tasks published."""
+    publish("digits", "alore", labels=6)
+    publish("flowers", "lora", seed=1, labels=3)
+    replica = replica_of()
+    return http(replica), replica
+
+
+def predict(client, task="digits", body=b"", kind="image/png", **headers):
+    """One prediction."""
+    headers = {"Content-Type": kind, **{k.replace("_", "-"): v for k, v in headers.items()}}
+    return client.post(f"/v1/tasks/{task}:predict", content=body, headers=headers)
+
+
+def test_a_prediction_is_the_plain_paths(door, tiny, make_adapter, png):
+    client, _ = door
+    adapter = make_adapter(tiny, "alore", "digits", labels=6)
+    picture = pixels(png, adapter.manifest.preprocess)
+    wanted = plain.logits(tiny, adapter, picture[None])[0]
+
+    answer = predict(client, body=png)
+
+    assert answer.status_code == 200
+    got = answer.json()
+    assert (got["task"], got["release"], got["path"]) == ("digits", 1, "mixed")
+    assert got["request_id"] == "request-1"
+    assert [p["index"] for p in got["predictions"]] == list(np.argsort(-wanted)[:5])
+    assert got["predictions"][0]["label"] == f"label {wanted.argmax()}"
+    odds = np.exp(wanted - wanted.max())
+    assert got["predictions"][0]["probability"] == pytest.approx(odds.max() / odds.sum(), abs=1e-4)
+    assert answer.headers["x-adapter-digest"] == got["digest"]
+    assert answer.headers["x-generation"] == "2"
+    assert [s.split(";")[0] for s in answer.headers["server-timing"].split(", ")] == [
+        "decode",
+        "queue",
+        "compute",
+    ]
+
+
+def test_raw_form_and_json_bodies_are_answered_alike(door, png):
+    client, _ = door
+    raw = predict(client, body=png).json()
+    octets = predict(client, body=png, kind="application/octet-stream").json()
+    coded = client.post(
+        "/v1/tasks/digits:predict", json={"image": base64.b64encode(png).decode()}
+    ).json()
+    form = client.post("/v1/tasks/digits:predict", files=[("file", png)]).json()
+
+    assert raw == octets == coded == form["results"][0]
+
+
+def test_a_form_with_several_files_answers_each_in_order(door, png):
+    client, _ = door
+
+    results = client.post(
+        "/v1/tasks/digits:predict", files=[("file", png), ("file", b"no picture"), ("file", png)]
+    ).json()["results"]
+
+    assert results[0]["predictions"] == results[2]["predictions"]
+    assert results[1]["status"] == 400
+
+
+def test_top_k_is_obeyed_and_bounded(door, png):
+    client, _ = door
+
+    for asked, given in ((1, 1), (3, 3), (1000, 6)):
+        url = f"/v1/tasks/digits:predict?top_k={asked}"
+        answer = client.post(url, content=png, headers={"Content-Type": "image/png"})
+        assert len(answer.json()["predictions"]) == given
+    for asked in ("0", "1001", "x"):
+        url = f"/v1/tasks/digits:predict?top_k={asked}"
+        answer = client.post(url, content=png, headers={"Content-Type": "image/png"})
+        assert answer.status_code in (400, 422)
+        assert answer.headers["content-type"] == PROBLEM
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"", "image/png", 400),
+        (b"no picture", "image/png", 400),
+        (b"\x89PNG\r\n\x1a\n truncated", "image/png", 400),
+        (b"{}", "application/json", 400),
+        (b"{", "application/json", 400),
+        (b'{"image": "!"}', "application/json", 400),
+        (b'{"image": 1}', "application/json", 400),
+        (b'{"image": "", "x": 1}', "application/json", 400),
+        (b"x", "text/plain", 415),
+        (b"x", "multipart/form-data", 400),
+        (b"x", "multipart/form-data; boundary=y", 400),
+    ],
+)
+def test_bad_bodies_are_refused_with_a_problem(door, body, kind, status):
+    client, _ = door
+
+    answer = predict(client, body=body, kind=kind)
+
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == PROBLEM
+    assert answer.json()["status"] == status
+
+
+def test_a_body_over_the_limit_is_refused(replica_of, publish, http):
+    publish("digits")
+    client = http(replica_of(body_bytes=2048))
+
+    def endless():
+        for _ in range(100):
+            yield b"x" * 100
+
+    announced = predict(client, body=b"x" * 4096)
+    streamed = client.post(
+        "/v1/tasks/digits:predict", content=endless(), headers={"Content-Type": "image/png"}
+    )
+
+    assert announced.status_code == streamed.status_code == 413
+
+
+def test_unknown_tasks_releases_paths_and_verbs_are_404s_and_405s(door, png):
+    client, _ = door
+
+    for task in ("birds", "digits@2", "digits@nightly", "digits@", "@1", "DIGITS"):
+        assert predict(client, task, png).status_code == 404
+    for answer in (client.get("/nowhere"), client.post("/v1/tasks/digits:explode", content=b"{}")):
+        assert answer.status_code == 404
+        assert answer.headers["content-type"] == PROBLEM
+    assert client.get("/v1/tasks/birds").status_code == 404
+    assert client.patch("/v1/tasks/digits").status_code == 405
+
+
+def test_an_unknown_task_is_refused_before_its_image_is_looked_at(door):
+    client, _ = door
+
+    assert predict(client, "birds", b"no picture", "text/plain").status_code == 404
+
+
+def test_tasks_are_listed_in_pages(door):
+    client, _ = door
+
+    first = client.get("/v1/tasks?limit=1").json()
+    second = client.get(f"/v1/tasks?limit=1&page={first['next']}").json()
+
+    assert [i["task"] for i in first["items"]] == ["digits"]
+    assert [i["task"] for i in second["items"]] == ["flowers"]
+    assert second["next"] is None
+
+
+def test_a_task_shows_labels_releases_and_replicas(door):
+    client, _ = door
+
+    answer = client.get("/v1/tasks/flowers")
+
+    task = answer.json()
+    assert task["labels"] == ["label 0", "label 1", "label 2"]
+    assert task["method"] == "lora"
+    assert [r["release"] for r in task["releases"]] == [1]
+    assert task["replicas"][0]["digest"] == task["digest"]
+    assert answer.headers["etag"] == '"2"'
+
+
+def test_publishing_swaps_the_release_and_pins_still_answer(door, tiny, make_adapter, png):
+    client, _ = door
+    data = artifact.write(make_adapter(tiny, "linear", "digits", labels=6, seed=9))
+
+    published = client.put("/v1/tasks/digits?wait=true", content=data)
+
+    assert published.status_code == 201
+    assert published.json() == {
+        "task": "digits",
+        "release": 2,
+        "digest": hashlib.sha256(data).hexdigest(),
+        "generation": 3,
+        "ready": True,
+        "replicas": 1,
+        "waiting_for": [],
+    }
+    assert predict(client, body=png, X_Min_Generation="3").json()["release"] == 2
+    assert predict(client, "digits@1", png).json()["release"] == 1
+    again = client.put("/v1/tasks/digits", content=data)
+    assert (again.status_code, again.json()["release"]) == (200, 2)
+
+
+def test_rollback_alias_split_and_retire(door, tiny, make_adapter, png):
+    client, _ = door
+    data = artifact.write(make_adapter(tiny, "linear", "digits", labels=6, seed=9))
+    client.put("/v1/tasks/digits", content=data)
+
+    rolled = client.post("/v1/tasks/digits:activate", json={"release": 1, "why": "worse"})
+    assert rolled.json() == {"generation": 4}
+    assert predict(client, body=png).json()["release"] == 1
+
+    client.post("/v1/tasks/digits:alias", json={"alias": "next", "release": 2})
+    assert predict(client, "digits@next", png).json()["release"] == 2
+
+    client.post("/v1/tasks/digits:split", json={"weights": {"1": 1, "2": 1}})
+    seen = {predict(client, body=png, X_Route_Key=f"k{i}").json()["release"] for i in range(20)}
+    assert seen == {1, 2}
+
+    assert client.delete("/v1/tasks/digits").status_code == 200
+    assert predict(client, body=png).status_code == 404
+    history = client.get("/v1/tasks/digits/history").json()["items"]
+    assert [e["kind"] for e in history] == [
+        "publish", "publish", "activate", "alias", "split", "retire",
+    ]  # fmt: skip
+    assert history[2]["why"] == "worse"
+
+
+def test_publish_without_activation_changes_no_answer(door, tiny, make_adapter, png):
+    client, _ = door
+    data = artifact.write(make_adapter(tiny, "linear", "digits", labels=6, seed=9))
+
+    assert client.put("/v1/tasks/digits?activate=false", content=data).status_code == 201
+
+    assert predict(client, body=png).json()["release"] == 1
+    assert predict(client, "digits@2", png).json()["release"] == 2
+
+
+def test_if_match_guards_against_another_writer(door, tiny, make_adapter):
+    client, _ = door
+    data = artifact.write(make_adapter(tiny, "linear", "digits", labels=6, seed=9))
+    tag = client.get("/v1/tasks/digits").headers["etag"]
+
+    assert (
+        client.put("/v1/tasks/digits", content=data, headers={"If-Match": '"77"'}).status_code
+        == 412
+    )
+    assert (
+        client.put("/v1/tasks/digits", content=data, headers={"If-Match": "x"}).status_code == 400
+    )
+    assert (
+        client.put("/v1/tasks/digits", content=data, headers={"If-Match": tag}).status_code == 201
+    )
+
+
+def test_bad_artifacts_are_refused_and_the_store_is_unchanged(door, tiny, nano, make_adapter):
+    client, replica = door
+    before = replica.store.catalog()
+    good = artifact.write(make_adapter(tiny, "lora", "digits"))
+    flipped = bytearray(good)
+    flipped[-1] ^= 1
+    cases = {
+        b"": 422,
+        b"\x80\x04N.": 422,
+        bytes(flipped): 422,
+        good[:-5]: 422,
+        artifact.write(make_adapter(tiny, "lora", "flowers")): 409,
+        artifact.write(make_adapter(nano, "lora", "digits")): 409,
+        artifact.write(make_adapter(tiny, "lora", "digits", effect=False)): 422,
+    }
+
+    for data, status in cases.items():
+        answer = client.put("/v1/tasks/digits", content=data)
+        assert answer.status_code == status, answer.text
+        assert answer.headers["content-type"] == PROBLEM
+        if status == 422:
+            assert answer.json()["faults"]
+
+    assert replica.store.catalog() == before
+    assert replica.store.verify().blobs == 2
+
+
+def test_bad_orders_are_refused(door):
+    client, _ = door
+
+    for action, body, status in (
+        ("activate", {"release": 9}, 404),
+        ("activate", {"release": 0}, 400),
+        ("activate", {"release": 1, "x": 1}, 400),
+        ("activate", {}, 400),
+        ("alias", {"alias": "UPPER", "release": 1}, 422),
+        ("split", {"weights": {"1": 0}}, 422),
+        ("split", {"weights": {"7": 1}}, 404),
+    ):
+        answer = client.post(f"/v1/tasks/digits:{action}", json=body)
+        assert answer.status_code == status, (action, body, answer.text)
+
+
+def test_deadlines_and_generations_that_cannot_be_met_are_said(door, png):
+    client, _ = door
+
+    assert predict(client, body=png, X_Request_Deadline_Ms="0").status_code == 504
+    behind = predict(client, body=png, X_Min_Generation="99", X_Request_Deadline_Ms="300")
+    assert behind.status_code == 503
+    assert behind.headers["retry-after"] == "1"
+    for header in ("X_Request_Deadline_Ms", "X_Min_Generation"):
+        assert predict(client, body=png, **{header: "soon"}).status_code == 400
+
+
+def test_health_readiness_metrics_and_docs(door, png):
+    client, _ = door
+    predict(client, body=png)
+
+    assert client.get("/healthz").status_code == 200
+    ready = client.get("/readyz")
+    assert (ready.status_code, ready.json()["generation"]) == (200, 2)
+    text = client.get("/metrics").text
+    assert 'rootstock_requests_total{outcome="ok",replica="replica-0",task="digits"} 1.0' in text
+    assert "rootstock_replicas_scraped 1.0" in text
+    assert client.get("/openapi.json").json()["info"]["title"] == "Rootstock"
+    assert client.get("/docs").status_code == 200
+
+
+def test_tokens_open_what_their_scopes_name(replica_of, publish, http, png):
+    publish("digits")
+    tokens = [
+        {"sha256": hashlib.sha256(t).hexdigest(), "scopes": s}
+        for t, s in ((b"secret-admin", ["admin", "predict"]), (b"secret-predict", ["predict"]))
+    ]
+    client = http(replica_of(tokens=tokens))
+
+    assert predict(client, body=png).status_code == 401
+    assert predict(client, body=png, Authorization="Bearer wrong").status_code == 401
+    assert predict(client, body=png, Authorization="Bearer secret-predict").status_code == 200
+    reader = {"Authorization": "Bearer secret-predict"}
+    assert client.delete("/v1/tasks/digits", headers=reader).status_code == 403
+    assert client.delete("/v1/tasks/digits", headers=TOKEN).status_code == 200
+
+
+def test_without_tokens_changes_need_a_loopback_server(replica_of, publish, http, png):
+    publish("digits")
+    client = http(replica_of(host="0.0.0.0"))
+
+    assert predict(client, body=png).status_code == 200
+    answer = client.delete("/v1/tasks/digits", headers={"X-Forwarded-For": "127.0.0.1"})
+    assert answer.status_code == 403

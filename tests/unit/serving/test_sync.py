@@ -1,0 +1,132 @@
+"""Following the log: whole views, verified before they answer, and what happens when it is away."""
+
+import time
+
+import pytest
+
+from adapters_store import artifact
+from adapters_store.adapter import Adapter
+from adapters_store.errors import StoreUnavailableError
+
+
+def until(condition, timeout_s=10.0):
+    """Wait for a condition; fails the test when it never comes."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def broken(tiny, make_adapter, store):
+    """Publishes an artifact that is well-formed and does not do what its manifest says."""
+
+    def put(task="digits") -> str:
+        good = make_adapter(tiny, "lora", task, seed=5)
+        other = {k: -v if "B_" in k else v for k, v in good.tensors.items()}
+        data = artifact.write(Adapter(manifest=good.manifest, tensors=other))
+        store.publish(data, task, by="test")
+        return artifact.digest(data)
+
+    return put
+
+
+def test_a_release_published_elsewhere_arrives_by_itself(replica_of, publish):
+    publish("digits")
+    replica = replica_of()
+    assert replica.generation == 1
+
+    data = publish("digits", seed=1)
+
+    until(lambda: replica.generation == 2)
+    assert artifact.digest(data) == replica.follower.view.verified["digits"].digest
+    assert replica.residency.known() == 2, "it was loaded before it answered"
+
+
+def test_a_replica_that_starts_on_an_empty_store_is_ready(replica_of):
+    replica = replica_of()
+
+    assert replica.ready()[0]
+    assert replica.generation == 0
+
+
+def test_a_release_that_fails_leaves_the_one_before_answering(
+    replica_of, publish, broken, http, png
+):
+    publish("digits")
+    replica = replica_of()
+    client = http(replica)
+    assert client.post("/v1/tasks/digits:predict", content=png).json()["release"] == 1
+
+    broken()
+    until(lambda: replica.generation == 2)
+
+    answer = client.post("/v1/tasks/digits:predict", content=png)
+    assert (answer.status_code, answer.json()["release"]) == (200, 1)
+    assert client.get("/readyz").json()["failing"] == ["digits"]
+    assert client.post("/v1/tasks/digits@2:predict", content=png).status_code == 503
+
+
+def test_a_release_that_fails_with_none_before_it_is_said(replica_of, broken, http, png):
+    broken()
+    client = http(replica_of())
+
+    answer = client.post("/v1/tasks/digits:predict", content=png)
+
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "release_failed"
+
+
+def test_an_unreachable_store_stops_nothing_that_is_loaded(
+    replica_of, publish, http, png, monkeypatch
+):
+    publish("digits")
+    replica = replica_of()
+    client = http(replica)
+    client.post("/v1/tasks/digits:predict", content=png)
+
+    def away(catalog):
+        raise StoreUnavailableError("s3://somewhere", "no route")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(replica.store, "catch_up", away)
+        until(lambda: replica.follower.trouble)
+        assert client.post("/v1/tasks/digits:predict", content=png).status_code == 200
+        assert "no route" in client.get("/readyz").json()["store"]
+
+    until(lambda: not replica.follower.trouble)
+
+
+def test_a_retired_task_is_gone_and_comes_back(replica_of, publish, store, http, png):
+    publish("digits")
+    replica = replica_of()
+    client = http(replica)
+
+    store.retire("digits", by="test")
+    until(lambda: replica.generation == 2)
+    assert client.post("/v1/tasks/digits:predict", content=png).status_code == 404
+
+    publish("digits", seed=1)
+    until(lambda: replica.generation == 3)
+    assert client.post("/v1/tasks/digits:predict", content=png).json()["release"] == 2
+
+
+def test_reading_ones_own_write_needs_no_poll(replica_of, publish, store):
+    replica = replica_of(poll_s=3600)
+    publish("digits")
+
+    assert replica.follower.ensure(1, 5.0)
+    assert not replica.follower.ensure(99, 0.2)
+
+
+def test_closing_leaves_no_thread_behind(settings_of):
+    import threading
+
+    from serving.replica import Replica
+
+    before = set(threading.enumerate())
+    replica = Replica(settings_of(), "short")
+    replica.close()
+
+    left = [t.name for t in set(threading.enumerate()) - before if t.name.startswith("rootstock")]
+    assert left == []
