@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from adapters_store.errors import BackboneUnavailableError
 from adapters_store.families import CLASSES, role_of
+from adapters_store.hub import skip_if_unreachable
 from adapters_store.manifest import BackboneRef
 from adapters_store.spec import BackboneSpec, Target
 
@@ -68,9 +69,9 @@ def load(name: str = NANO, weights: Path | None = None, **kwargs: Any) -> Backbo
             network whose family has no target map.
     """
     if name == NANO:
-        card = json.loads((_NANO_FOLDER / f"{NANO}.json").read_text())
         weights = weights or _NANO_FOLDER / f"{NANO}.safetensors"
-        name, kwargs = card["timm_model"], {**card["timm_kwargs"], **kwargs}
+        name, bundled = _bundled()
+        kwargs = {**bundled, **kwargs}
     kwargs = {k: v for k, v in kwargs.items() if k != "num_classes"}
     net = _create(name, kwargs, pretrained=weights is None)
     if weights is not None:
@@ -88,8 +89,7 @@ def for_manifest(ref: BackboneRef, weights: Path | None = None) -> Backbone:
     Raises:
         BackboneUnavailableError: see `load`.
     """
-    card = json.loads((_NANO_FOLDER / f"{NANO}.json").read_text())
-    if weights is None and (ref.name, ref.kwargs) == (card["timm_model"], card["timm_kwargs"]):
+    if weights is None and (ref.name, ref.kwargs) == _bundled():
         return load(NANO)
     return load(ref.name, weights, **ref.kwargs)
 
@@ -101,8 +101,8 @@ def describe(name: str = NANO, **kwargs: Any) -> BackboneSpec:
         BackboneUnavailableError: unknown name, or a family without a target map.
     """
     if name == NANO:
-        card = json.loads((_NANO_FOLDER / f"{NANO}.json").read_text())
-        name, kwargs = card["timm_model"], {**card["timm_kwargs"], **kwargs}
+        name, bundled = _bundled()
+        kwargs = {**bundled, **kwargs}
     with torch.device("meta"):
         net = _create(name, kwargs, pretrained=False)
     return _spec(net, name, kwargs, _NO_DIGEST)
@@ -134,7 +134,16 @@ def weights_digest(net: nn.Module) -> str:
     return proof.hexdigest()
 
 
+def _bundled() -> tuple[str, dict[str, Any]]:
+    """Timm's name for the bundled backbone, and what `create_model` is given for it."""
+    card = json.loads((_NANO_FOLDER / f"{NANO}.json").read_text())
+    kwargs = {k: v for k, v in card["timm_kwargs"].items() if k != "num_classes"}
+    return card["timm_model"], kwargs
+
+
 def _create(name: str, kwargs: Mapping[str, Any], *, pretrained: bool) -> nn.Module:
+    if pretrained:
+        skip_if_unreachable()
     try:
         net: nn.Module = timm.create_model(
             name, pretrained=pretrained, **{**kwargs, "num_classes": 0}

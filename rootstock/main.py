@@ -2,7 +2,7 @@
 
 import typer
 
-from rootstock.commands import adapter, demo, methods, predict, serve, store, train
+from rootstock.commands import adapter, bench, demo, methods, predict, serve, store, train
 
 app = typer.Typer(
     name="rootstock",
@@ -18,6 +18,7 @@ app.add_typer(adapter.app, name="adapter")
 app.add_typer(store.app, name="store")
 app.command("serve")(serve.serve)
 app.command("predict")(predict.predict)
+app.add_typer(bench.app, name="bench")
 app.command("methods")(methods.methods)
 
 

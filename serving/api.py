@@ -114,11 +114,13 @@ class Door:
     def __init__(self, replica: Replica, fleet: Fleet, gate: Gate) -> None:
         self._replica, self._fleet, self._gate = replica, fleet, gate
         self._telemetry = replica.telemetry
+        self._inside = 0  # predict calls; only the event loop touches it
 
     async def predict(self, request: Request, task: str, top_k: int = TOP_K) -> Response:
         """Answer with the most probable labels of the image for the task."""
         began = time.perf_counter()
         name, outcome = "__unknown__", "ok"
+        self._enter(1)
         try:
             response, name = await self._predict(request, task, top_k)
         except Exception as error:
@@ -129,11 +131,16 @@ class Door:
                 self._telemetry.count("rootstock_refusals", reason=outcome)
             raise
         finally:
+            self._enter(-1)
             self._telemetry.count("rootstock_requests", task=name, outcome=outcome)
             self._telemetry.observe(
                 "rootstock_request_seconds", time.perf_counter() - began, outcome=outcome
             )
         return response
+
+    def _enter(self, change: int) -> None:
+        self._inside += change
+        self._telemetry.set("rootstock_in_flight", self._inside)
 
     async def _predict(self, request: Request, task: str, top_k: int) -> tuple[Response, str]:
         replica, settings = self._replica, self._replica.settings

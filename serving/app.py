@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 APPLICATION: Final = "rootstock"
 RUN_VARIABLE: Final = "ROOTSTOCK_RUN"  # the folder of this run
+LOG: Final = "server.log"  # in that folder
 
 Ingress = Literal["haproxy", "python"]
 
@@ -66,6 +67,8 @@ ONE_MACHINE: Final[Mapping[str, str]] = {
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "0.5",
     # A constructor that failed here will fail again: say so at once.
     "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1",
+    # Lines of replicas are shown to people and read by `host.py`.
+    "RAY_COLOR_PREFIX": "0",
     # Other programs' memory is no reason to kill replicas.
     "RAY_memory_monitor_refresh_ms": "0",
 }
@@ -121,11 +124,11 @@ def environment(settings: Settings, run: RunPaths) -> dict[str, str]:
         span = settings.replicas + _SPARE_PORTS
         http, grpc = (run.ports[_FRONT_PORTS + i * span :][:span] for i in (0, 1))
         variables |= {
-            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run.folder / "h" / "haproxy.cfg"),
-            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run.folder / "h" / "admin"),
-            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run.folder / "h" / "log"),
-            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run.folder / "h"),
-            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run.folder / "h" / "state"),
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run.folder / "haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run.folder / "admin"),
+            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run.folder / "log"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run.folder),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run.folder / "state"),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_http),

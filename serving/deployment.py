@@ -8,7 +8,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from importlib.metadata import distributions
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 from ray import serve
@@ -16,9 +17,10 @@ from ray.serve import context
 from ray.serve._private import replica as serve_replica
 
 from adapters_store.errors import RootstockError
-from serving import api
 from serving.config import Settings
-from serving.replica import Replica
+
+if TYPE_CHECKING:
+    from serving.replica import Replica
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,7 @@ class Shell:
             on_loopback: no other node has to reach this one.
         """
         self._settings, self._check = Settings.model_validate_json(settings_json), check
+        _speak()
         self._calls = ThreadPoolExecutor(CALLS, thread_name_prefix="rootstock-call")
         self._replica: Replica | None = None
         if on_loopback:
@@ -106,14 +109,14 @@ class Shell:
         loop = asyncio.get_running_loop()
         try:
             self._check(self._settings)
-            self._replica = await loop.run_in_executor(
-                self._calls, Replica, self._settings, here.replica_tag
-            )
             fleet = RayFleet(here.deployment, here.app_name, self._settings.replicas)
-            return api.build(self._replica, fleet)
+            self._replica, app = await loop.run_in_executor(
+                self._calls, _build, self._settings, here.replica_tag, fleet
+            )
         except Exception as error:
             name = "" if isinstance(error, RootstockError) else f"{type(error).__name__}: "
             raise ReplicaUnbuiltError(name + " ".join(str(error).split())) from error
+        return app
 
     async def call(self, method: str, *args: Any) -> Any:
         """The target of every broadcast.
@@ -141,6 +144,48 @@ class Shell:
             replica, self._replica = self._replica, None
             await asyncio.get_running_loop().run_in_executor(None, replica.close)
         self._calls.shutdown(wait=False, cancel_futures=True)
+
+
+class Line(logging.Formatter):
+    """One line a record, with its extra fields as key=value."""
+
+    _USUAL: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        """`INFO 2026-11-20 15:49:51,984 serving.sync catalog applied generation=7`."""
+        extra = {k: v for k, v in vars(record).items() if k not in self._USUAL}
+        parts = (record.levelname, self.formatTime(record), record.name, record.getMessage())
+        line = " ".join((*parts, *(f"{key}={value!s}" for key, value in extra.items())))
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _speak() -> None:
+    """Let our own rooms log to standard error; Ray sets up nothing for them."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(Line())
+    for name in ("serving", "adapters_store"):
+        room = logging.getLogger(name)
+        room.handlers, room.propagate = [handler], False
+        room.setLevel(logging.INFO)
+
+
+def _build(settings: Settings, name: str, fleet: RayFleet) -> "tuple[Replica, FastAPI]":
+    """The inside; blocking."""
+    # Imported where it runs: torch is half a gigabyte and ten seconds, and whoever only deploys
+    # this class needs none of it.
+    from serving import api  # noqa: PLC0415
+    from serving.replica import Replica  # noqa: PLC0415
+
+    replica = Replica(settings, name)
+    replica.telemetry.set(
+        "rootstock_build_info",
+        1,
+        version=next((d.version for d in distributions(name="rootstock")), "unknown"),
+        backbone=settings.backbone,
+        dtype=settings.dtype,
+        device=settings.device,
+    )
+    return replica, api.build(replica, fleet)
 
 
 def _stay_on_loopback() -> None:

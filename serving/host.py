@@ -1,25 +1,30 @@
 """The process that holds Ray for `launch.py`; ends when its standard input does. No policy here.
 
 On stdin comes one line, the settings; then nothing, until end of file says stop. On stdout goes
-one line, `{"failed": null, or why}`. Stderr has the warnings of Ray and of the replicas.
+one line, `{"failed": null, or why}`. Stderr has what replicas log; all the rest is in a file.
 """
 
+import _thread
+import io
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
 import threading
+import time
+from pathlib import Path
 from types import FrameType
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO
 
 import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
-from serving.app import APPLICATION, RUN_VARIABLE, build, timeouts_s
+from serving.app import APPLICATION, LOG, RUN_VARIABLE, build, timeouts_s
 from serving.config import Megabytes, Settings
 
 _QUIET: Final = LoggingConfig(log_level="WARNING", enable_access_log=False)
@@ -29,23 +34,45 @@ _SERVE_STOP_S: Final = 12.0
 def main() -> NoReturn:
     """Start, say how that went, serve until told to stop, stop."""
     say = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever Ray prints is no part of the answer
+    sys.stderr = _Replicas(os.fdopen(os.dup(2), "w"))
+    log = os.open(
+        Path(os.environ[RUN_VARIABLE]) / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
+    )
+    os.dup2(log, 1)
+    os.dup2(log, 2)
     settings = Settings.model_validate_json(sys.stdin.readline())
-    for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, _leave)
+    signal.signal(signal.SIGINT, _leave)
     threading.Thread(target=_watch, daemon=True).start()
     try:
         failed = _start(settings)
         say.write(json.dumps({"failed": failed}) + "\n")
         say.flush()
         while failed is None:
-            signal.pause()
-    except (SystemExit, KeyboardInterrupt):  # _leave, or Ray's own handler in its place
+            time.sleep(0.1)
+    except SystemExit:  # _leave
         pass
     finally:
         _stop()
         shutil.rmtree(os.environ[RUN_VARIABLE], ignore_errors=True)
     os._exit(0)
+
+
+class _Replicas(io.TextIOBase):
+    """Where Ray prints: lines of replicas go to `reader`, all lines to the log."""
+
+    _PREFIX: Final = re.compile(r"\(ServeReplica:\S+ pid=(\d+)\) ")
+
+    def __init__(self, reader: TextIO) -> None:
+        self._reader, self._begun = reader, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            os.write(2, f"{line}\n".encode())
+            if found := self._PREFIX.match(line):
+                self._reader.write(f"[replica {found[1]}] {line[found.end() :]}\n")
+                self._reader.flush()
+        return len(text)
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -55,7 +82,7 @@ def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
 def _watch() -> None:
     """End this process when the one that started it closes the pipe or is gone."""
     sys.stdin.read()
-    os.kill(os.getpid(), signal.SIGTERM)
+    _thread.interrupt_main()  # like SIGINT, but Ray prints no stack for it
 
 
 def _start(settings: Settings) -> str | None:
@@ -98,11 +125,7 @@ def _replica_reason() -> str:
 
 def _stop() -> None:
     """Drain and end Serve, then Ray; whoever started us bounds this and sweeps after it."""
-    for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, signal.SIG_IGN)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)  # Ray mourns every process that it ends
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if ray.is_initialized():
         draining = threading.Thread(target=serve.shutdown, daemon=True)
         draining.start()

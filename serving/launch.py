@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from adapters_store.errors import RootstockError
-from serving.app import RunPaths, environment, ports_wanted
+from serving.app import LOG, RunPaths, environment, ports_wanted
 from serving.config import Settings
 
 # HAProxy dials replicas at 127.0.0.1, where they listen only for these.
@@ -30,8 +30,9 @@ HAPROXY_HOSTS: Final = ("127.0.0.1", "localhost", "0.0.0.0")  # noqa: S104 (a na
 
 # Below the ports that the system gives out by itself; one cell for each run.
 _CELLS: Final = range(10240, 29440, 640)
-# Ray's longest socket, `<folder>/session_<26>_<pid>/sockets/plasma_store`, ends at 107 bytes.
-_FOLDER_BYTES_MAX: Final = 40
+# So that `<folder>/<node, 56>/admin.<pid>.tmp` of HAProxy fits a socket's 107 bytes; Ray's own,
+# `<folder>/session_<time and pid, 34>/sockets/plasma_store`, are no longer.
+_FOLDER_BYTES_MAX: Final = 30
 _SWEEP_S: Final = 3.0
 
 
@@ -46,23 +47,11 @@ class LaunchError(RootstockError):
         return f"the server did not start: {self.reason}"
 
 
-class PortTakenError(RootstockError):
-    """Somebody else listens there, or the address is not this machine's."""
-
-    def __init__(self, host: str, port: int, reason: str) -> None:
-        super().__init__(host, port, reason)
-        self.host, self.port, self.reason = host, port, reason
-
-    def __str__(self) -> str:
-        return f"cannot listen on {self.host} port {self.port}: {self.reason}"
-
-
 def run(settings: Settings, *, timeout_s: float = 120.0, quiet: bool = True) -> "Running":
-    """Start a server and wait until it answers `/readyz`; `quiet` keeps its warnings to itself.
+    """Start a server and wait until it answers `/readyz`; `quiet` hides what replicas log.
 
     Raises:
-        PortTakenError: before anything was started.
-        LaunchError: with the replica's own reason; nothing is left running.
+        LaunchError: the port is taken, or with the replica's own reason; nothing is left running.
     """
     check_address(settings)
     paths, anchor = reserve(settings)
@@ -79,7 +68,7 @@ def check_address(settings: Settings) -> None:
     """See that the public port can be had.
 
     Raises:
-        PortTakenError, LaunchError
+        LaunchError
     """
     if settings.ingress == "haproxy":
         if not sys.platform.startswith("linux"):
@@ -93,8 +82,8 @@ def check_address(settings: Settings) -> None:
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise PortTakenError(settings.host, settings.port, reason) from None
+            where, why = f"{settings.host} port {settings.port}", error.strerror or str(error)
+            raise LaunchError(f"cannot listen on {where}: {why.lower()}") from None
 
 
 def reserve(settings: Settings) -> tuple[RunPaths, socket.socket]:
@@ -132,20 +121,21 @@ class Running:
     def __init__(
         self, settings: Settings, paths: RunPaths, anchor: socket.socket, *, quiet: bool
     ) -> None:
-        self.settings, self._paths, self._anchor = settings, paths, anchor
+        self.settings, self.paths, self._anchor = settings, paths, anchor
         outside = {n: v for n, v in os.environ.items() if n != "RAY_ADDRESS"}
         here = str(Path(__file__).parents[1])
         path = os.pathsep.join(filter(None, (here, outside.get("PYTHONPATH"))))
-        self._log = paths.folder / "server.log"
-        with self._log.open("wb") as log:
-            self._host = subprocess.Popen(
-                [sys.executable, "-P", "-m", "serving.host"],
-                env=outside | environment(settings, paths) | {"PYTHONPATH": path},
-                stdin=subprocess.PIPE,  # its end of file tells the host that we are gone
-                stdout=subprocess.PIPE,
-                stderr=log if quiet else None,
-                start_new_session=True,
-            )
+        self._host = subprocess.Popen(
+            [sys.executable, "-P", "-m", "serving.host"],
+            env=outside | environment(settings, paths) | {"PYTHONPATH": path},
+            stdin=subprocess.PIPE,  # whose end of file tells the host that we are gone
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if quiet else None,
+            start_new_session=True,
+        )
+        assert self._host.stdin is not None
+        assert self._host.stdout is not None
+        self._settings_in, self._outcome = self._host.stdin, self._host.stdout
 
     @property
     def session(self) -> int:
@@ -164,15 +154,13 @@ class Running:
         Raises:
             LaunchError
         """
-        assert self._host.stdin is not None
-        assert self._host.stdout is not None
         with contextlib.suppress(BrokenPipeError):
-            self._host.stdin.write(self.settings.model_dump_json().encode() + b"\n")
-            self._host.stdin.flush()
+            self._settings_in.write(self.settings.model_dump_json().encode() + b"\n")
+            self._settings_in.flush()
         left = max(0.0, deadline - time.monotonic())
-        if not select.select([self._host.stdout], [], [], left)[0]:
+        if not select.select([self._outcome], [], [], left)[0]:
             raise LaunchError(f"Ray was not up in time; {self._last_words()}")
-        line = self._host.stdout.readline()
+        line = self._outcome.readline()
         if not line:
             raise LaunchError(f"Ray ended by itself; {self._last_words()}")
         if reason := json.loads(line)["failed"]:
@@ -198,7 +186,8 @@ class Running:
             connection.close()
 
     def _last_words(self) -> str:
-        lines = self._log.read_text(errors="replace").split("\n")
+        log = self.paths.folder / LOG
+        lines = log.read_text(errors="replace").split("\n") if log.exists() else []
         said = " | ".join([line.strip() for line in lines if line.strip()][-3:])
         return f"its last words: {said[-600:]}" if said else "it said nothing"
 
@@ -216,15 +205,13 @@ class Running:
         """Answer what was accepted, end every process of the run, remove its folder; bounded."""
         if self._anchor.fileno() < 0:
             return
-        assert self._host.stdin is not None
-        assert self._host.stdout is not None
         with contextlib.suppress(BrokenPipeError):
-            self._host.stdin.close()
+            self._settings_in.close()
         if not self.wait(max(0.0, timeout_s - _SWEEP_S)):
             self._host.kill()
             self.wait()
-        self._host.stdout.close()
-        shutil.rmtree(self._paths.folder, ignore_errors=True)
+        self._outcome.close()
+        shutil.rmtree(self.paths.folder, ignore_errors=True)
         self._anchor.close()
 
     def __enter__(self) -> Self:

@@ -83,32 +83,38 @@ class Telemetry:
             task_labels_max: distinct values of the label `task`; later ones become `__other__`.
         """
         self._registry = CollectorRegistry(auto_describe=False)
-        self._metrics: dict[str, Any] = {
-            name: _create(name, metric, self._registry) for name, metric in METRICS.items()
+        self._metrics: dict[tuple[Kind, str], Any] = {
+            (metric.kind, name): _create(name, metric, self._registry)
+            for name, metric in METRICS.items()
         }
         self._tasks: set[str] = set()
         self._tasks_max, self._lock = task_labels_max, Lock()
 
     def count(self, name: str, value: float = 1, **labels: str) -> None:
-        """Add to a counter; a missing or unknown label raises ValueError."""
-        self._bound(name, labels).inc(value)
+        """Add to a counter.
+
+        Raises:
+            KeyError: the table has no counter of that name (`set`, `observe`: no gauge, histogram).
+            ValueError: a label is missing or unknown.
+        """
+        self._bound("counter", name, labels).inc(value)
 
     def set(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
-        self._bound(name, labels).set(value)
+        self._bound("gauge", name, labels).set(value)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Put a value into a histogram."""
-        self._bound(name, labels).observe(value)
+        self._bound("histogram", name, labels).observe(value)
 
     def snapshot(self) -> Snapshot:
         """Everything as plain data that can cross processes."""
         return list(self._registry.collect())
 
-    def _bound(self, name: str, labels: dict[str, str]) -> Any:
+    def _bound(self, kind: Kind, name: str, labels: dict[str, str]) -> Any:
+        metric = self._metrics[kind, name]
         if "task" in labels:
             labels["task"] = self._capped(labels["task"])
-        metric = self._metrics[name]
         return metric.labels(**labels) if METRICS[name].labels or labels else metric
 
     def _capped(self, task: str) -> str:

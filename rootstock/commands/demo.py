@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,9 +15,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rootstock.console import emit, fail, guarded, out, table
 
 if TYPE_CHECKING:
-    from training.run import TrainedTask
-
+    from adapters_store.backbone import Backbone
+    from rootstock.demo.scans import Scans
     from rootstock.demo.story import Row, Swap
+    from training.run import TrainedTask
 
 
 @guarded
@@ -27,9 +28,7 @@ def demo(
         Path | None, typer.Option(help="folder that keeps the artifacts, the store and some scans")
     ] = None,
     ingress: Annotated[str, typer.Option(help="haproxy or python")] = "haproxy",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print one JSON value at the end")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON value")] = False,
 ) -> None:
     """Train three tasks, publish them, serve them, and swap one while requests flow.
 
@@ -85,7 +84,9 @@ def _demo(folder: Path, port: int, ingress: str, *, as_json: bool) -> None:
             out.print("\nstopping …")
 
 
-def _train(backbone: Any, scans: Any, *, quiet: bool) -> tuple[dict[str, "TrainedTask"], Any]:
+def _train(
+    backbone: "Backbone", scans: "Scans", *, quiet: bool
+) -> tuple[dict[str, "TrainedTask"], "TrainedTask"]:
     """All three tasks and the second release of one, with a progress bar or plain lines."""
     from rootstock.demo import scans as digits
     from rootstock.demo import story
@@ -95,7 +96,8 @@ def _train(backbone: Any, scans: Any, *, quiet: bool) -> tuple[dict[str, "Traine
     columns = (TextColumn("{task.description:<18}"), BarColumn(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, TimeElapsedColumn(), console=out, disable=not live) as bar:
 
-        def train(question: Any, method: str, name: str) -> "TrainedTask":
+        def train(question: digits.Question, name: str) -> "TrainedTask":
+            method = question.method
             row = bar.add_task(f"{name} ({method})", note="")
 
             def on_step(done: int, of: int) -> None:
@@ -107,13 +109,11 @@ def _train(backbone: Any, scans: Any, *, quiet: bool) -> tuple[dict[str, "Traine
                 if not live and not quiet and epoch.epoch == epoch.epochs:
                     out.print(f"trained {name} with {method}: {epoch.epochs} epochs, {note}")
 
-            return story.train(
-                question, scans, backbone, Watch(on_epoch=on_epoch, on_step=on_step), method
-            )
+            watch = Watch(on_epoch=on_epoch, on_step=on_step)
+            return story.train(question, scans, backbone, watch)
 
-        trained = {q.task: train(q, q.method, q.task) for q in digits.QUESTIONS}
-        again = digits.SECOND
-        second = train(again, again.method, f"{again.task}@2")
+        trained = {q.task: train(q, q.task) for q in digits.QUESTIONS}
+        second = train(digits.SECOND, f"{digits.SECOND.task}@2")
     return trained, second
 
 
@@ -145,10 +145,7 @@ def _show(rows: "list[Row]", swap: "Swap") -> None:
         ("requests sent", f"{swap.sent}"),
         ("failed", f"{swap.failed}"),
         ("answers", answers),
-        (
-            "publish → answer",
-            f"{1000 * swap.first_answer_s:.0f} ms to the first by the new release",
-        ),
+        ("publish → answer", f"{1000 * swap.first_answer_s:.0f} ms until the new one answered"),
         ("stale", f"{swap.stale} answers by the old one to requests sent after publish returned"),
     ):
         out.print(f"  {name:<17} {what}", markup=False)

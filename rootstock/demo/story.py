@@ -8,15 +8,24 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from training.run import TrainedTask
 
 from adapters_store.backbone import Backbone
 from adapters_store.store import AdapterStore
 from rootstock.client import Client
 from rootstock.demo.scans import QUESTIONS, TEST, Question, Scans
 from rootstock.demo.traffic import Request, Stream, drive, while_running
+from training.loop import Watch
+from training.recipe import compose
+from training.run import TrainedTask, train_task
 
 AROUND_S: Final = 1.5  # of traffic before and after the second release is published
+
+# Short runs, for two cores: chosen on val.
+RECIPES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "alore": {"epochs": 10, "batch": 32, "lr": 5e-3},
+    "lora": {"epochs": 10, "batch": 32, "lr": 5e-3},
+    "linear": {},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,21 @@ class Swap:
     accuracy: Mapping[int, float]  # release → accuracy of its answers
     first_answer_s: float  # from the call to publish until the first answer by the new release
     stale: int  # answers by the old release to requests sent after publish had returned
+
+
+def train(question: Question, scans: Scans, backbone: Backbone, watch: Watch) -> TrainedTask:
+    """Train one task on train, watching val; what is held out is not looked at."""
+    data = scans.data(question, backbone.spec.preprocess())
+    options, recipe = compose(question.method, RECIPES[question.method])
+    return train_task(
+        data,
+        backbone,
+        question.task,
+        question.method,
+        options.model_dump(),
+        recipe,
+        watch=watch,
+    )
 
 
 def publish(store: str, backbone: Backbone, trained: TrainedTask) -> None:

@@ -1,5 +1,7 @@
 """The frozen network: named, built, digested, refused."""
 
+import socket
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -63,9 +65,12 @@ def test_unknown_networks_and_families_are_refused():
         backbones.describe("resnet18")
 
 
-def test_an_unreachable_hub_is_explained(monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+def test_an_unreachable_hub_is_explained_at_once(monkeypatch, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", nowhere)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
 
     with pytest.raises(BackboneUnavailableError, match="--weights FILE"):
@@ -78,6 +83,10 @@ def test_a_twin_shares_weights_and_not_modules(tiny):
     assert twin.blocks[0] is not tiny.net.blocks[0]
     for mine, theirs in zip(twin.parameters(), tiny.net.parameters(), strict=True):
         assert mine is theirs
+
+
+def test_the_backbone_of_a_manifest_is_found_again(nano):
+    assert backbones.for_manifest(nano.spec.ref).spec == nano.spec
 
 
 def test_describing_needs_no_weights(tiny):

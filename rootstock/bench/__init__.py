@@ -1,0 +1,1 @@
+"""Benchmarks as code: each measures arms that take turns, and reports ratios."""

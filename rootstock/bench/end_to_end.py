@@ -1,0 +1,214 @@
+"""End to end: the same pictures through HTTP and in process. Knows wiring, measures ratios only."""
+
+import asyncio
+import io
+import itertools
+import socket
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from adapters_store import artifact
+from adapters_store import backbone as backbones
+from adapters_store.adapter import Adapter
+from adapters_store.backbone import Backbone
+from adapters_store.effect import Golden
+from adapters_store.manifest import Manifest
+from adapters_store.methods.table import METHODS, parse_options
+from adapters_store.store import AdapterStore
+from serving.config import Settings
+from serving.launch import run
+from serving.replica import Replica
+
+LABELS: Final = 10
+_METHODS: Final = ("alore", "lora")
+_PICTURES: Final = 32
+
+Send = Callable[[int], Awaitable[None]]  # one request, by its number
+
+
+def measure(
+    folder: Path,
+    backbone: str,
+    weights: Path | None,
+    images: Path | None,
+    dtype: str,
+    tasks: int,
+    clients: int,
+    rounds: int,
+    seconds: float,
+) -> list[dict[str, Any]]:
+    """One row an arm: in process, through HAProxy, through the Python proxy.
+
+    The arms take turns; a ratio is of neighbouring turns, its median and quartiles are given.
+    """
+    base, file = _weights(folder, backbone, weights)
+    store = f"file://{folder}/store-{dtype}"
+    names = _publish(store, base, tasks)
+    pictures = _pictures(images)
+    common: dict[str, Any] = {
+        "store": store,
+        "backbone": backbone,
+        "weights": file,
+        "dtype": dtype,
+        "queue_max": 4 * clients,
+    }
+    with ExitStack() as stack:
+        urls = {}
+        for ingress in ("haproxy", "python"):
+            settings = Settings(**common, port=_free_port(), ingress=ingress)
+            urls[ingress] = stack.enter_context(run(settings)).url
+        replica = Replica(Settings(**common), "bench")
+        stack.callback(replica.close)
+        systems = asyncio.run(_arms(replica, urls, names, pictures, clients, rounds, seconds))
+        threads = torch.get_num_threads()
+    return [
+        {
+            "bench": "e2e",
+            "system": system,
+            "backbone": backbone,
+            "dtype": dtype,
+            "device": "cpu",
+            "threads": threads,
+            "clients": clients,
+            "distinct": tasks,
+            "runs": rounds,
+            "images_per_s": [round(r, 2) for r in rates],
+            "ratio": statistics.median(_ratios(rates, systems["process"])),
+            "quartiles": list(np.percentile(_ratios(rates, systems["process"]), (25, 75))),
+        }
+        for system, rates in systems.items()
+    ]
+
+
+def _ratios(rates: Sequence[float], base: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(rates, base, strict=True)]
+
+
+async def _arms(
+    replica: Replica,
+    urls: dict[str, str],
+    names: Sequence[str],
+    pictures: Sequence[bytes],
+    clients: int,
+    rounds: int,
+    seconds: float,
+) -> dict[str, list[float]]:
+    """Images per second of every turn, by system; one turn each to warm up."""
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def in_process(i: int) -> None:
+            name, picture = names[i % len(names)], pictures[i % len(pictures)]
+            await replica.classify(name, picture, key=None, budget_s=60.0)
+
+        def over_http(url: str) -> Send:
+            async def send(i: int) -> None:
+                path = f"{url}/v1/tasks/{names[i % len(names)]}:predict"
+                headers = {"Content-Type": "image/jpeg"}
+                body = pictures[i % len(pictures)]
+                async with session.post(path, data=body, headers=headers) as response:
+                    await response.read()
+                    response.raise_for_status()
+
+            return send
+
+        arms: dict[str, Send] = {"process": in_process}
+        arms |= {ingress: over_http(url) for ingress, url in urls.items()}
+        for send in arms.values():
+            await _turn(send, clients, 1.0)
+        rates: dict[str, list[float]] = {system: [] for system in arms}
+        for _ in range(rounds):
+            for system, send in arms.items():
+                rates[system].append(await _turn(send, clients, seconds))
+    return rates
+
+
+async def _turn(send: Send, clients: int, seconds: float) -> float:
+    """Answers per second of a closed loop."""
+    number, done = itertools.count(), 0
+    until = time.perf_counter() + seconds
+
+    async def client() -> None:
+        nonlocal done
+        while time.perf_counter() < until:
+            await send(next(number))
+            done += 1
+
+    began = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return done / (time.perf_counter() - began)
+
+
+def _weights(folder: Path, name: str, weights: Path | None) -> tuple[Backbone, Path | None]:
+    """The backbone, and a file of its weights that servers can load."""
+    if name == backbones.NANO or weights is not None:
+        return backbones.load(name, weights), weights
+    made, file = backbones.random(name), folder / "random.safetensors"
+    save_file(dict(made.net.state_dict()), file)
+    return made, file
+
+
+def _publish(store: str, backbone: Backbone, tasks: int) -> list[str]:
+    """So many tasks with random adapters, methods in turn; speed does not depend on the values."""
+    opened = AdapterStore.open(store, backbone.spec.ref.digest)
+    names = [f"task-{i}" for i in range(tasks)]
+    for i, name in enumerate(names):
+        data = artifact.write(random_adapter(backbone, _METHODS[i % len(_METHODS)], name, i))
+        opened.publish(data, name, by="bench")
+    return names
+
+
+def random_adapter(backbone: Backbone, method: str, task: str, seed: int) -> Adapter:
+    """A valid adapter with random factors that visibly change the answer."""
+    rng = np.random.default_rng(seed)
+    options = parse_options(method, {})
+    tensors: dict[str, Any] = {
+        name: (0.2 * rng.standard_normal(shape) / shape[-1] ** 0.5).astype(np.float16)
+        for name, shape in METHODS[method].layout(options, backbone.spec).items()
+    }
+    head = rng.standard_normal((LABELS, backbone.spec.features))
+    tensors["head.weight"] = head.astype(np.float32)
+    tensors["head.bias"] = np.zeros(LABELS, np.float32)
+    manifest = Manifest(
+        task=task,
+        method=method,
+        options=options.model_dump(mode="json"),
+        backbone=backbone.spec.ref,
+        preprocess=backbone.spec.preprocess(),
+        labels=tuple(f"label {i}" for i in range(LABELS)),
+    )
+    effect = Golden(backbone).record(Adapter(manifest=manifest, tensors=tensors))
+    return Adapter(manifest=manifest.model_copy(update={"effect": effect}), tensors=tensors)
+
+
+def _pictures(folder: Path | None) -> list[bytes]:
+    """Bodies to send: the folder's files, or smooth noise of 500x375 as JPEG."""
+    if folder is not None:
+        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))
+        if not files:
+            raise FileNotFoundError(2, "no JPEG in the folder", str(folder))
+        return [p.read_bytes() for p in files]
+    rng, bodies = np.random.default_rng(0), []
+    for _ in range(_PICTURES):
+        rough = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8))
+        file = io.BytesIO()
+        rough.resize((500, 375), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+        bodies.append(file.getvalue())
+    return bodies
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,151 @@
+"""`rootstock serve`: one server on this machine, until it is told to stop."""
+
+import hashlib
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from pydantic import ValidationError
+
+from rootstock.console import emit, fail, guarded, out
+
+if TYPE_CHECKING:
+    from serving.config import Token
+
+_SCOPES = ("predict", "admin")
+_TOKEN_CHARACTERS_MIN = 16
+
+
+@guarded
+def serve(
+    store: Annotated[
+        str, typer.Option(envvar="ROOTSTOCK_STORE", help="file://, s3://, gs://, az:// or a path")
+    ],
+    backbone: Annotated[str, typer.Option(help="timm name, or the bundled one")] = "rootstock_nano",
+    weights: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="its weights; else bundled or from the hub"),
+    ] = None,
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    dtype: Annotated[
+        Literal["bf16", "fp32"] | None, typer.Option(help="bf16 where this machine is fast at it")
+    ] = None,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="cuda where there is one")
+    ] = None,
+    ingress: Annotated[
+        Literal["haproxy", "python"], typer.Option(help="python works on any system, slower")
+    ] = "haproxy",
+    replicas: Annotated[int, typer.Option(min=1, max=256)] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="of each engine; 0: one per core")] = 0,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="lines: scope,scope token name"),
+    ] = None,
+    topology: Annotated[Literal["fused"], typer.Option(help="who does what")] = "fused",
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON value when up")] = False,
+) -> None:
+    """Serve a store's tasks over HTTP until Ctrl-C or SIGTERM."""
+    from serving.auth import is_loopback
+    from serving.config import Settings
+    from serving.launch import run
+
+    if not store:
+        fail("--store is empty")
+    device = device or ("cuda" if _has_cuda() else "cpu")
+    try:
+        settings = Settings(
+            store=store if "://" in store else str(Path(store).expanduser().resolve()),
+            backbone=backbone,
+            weights=None if weights is None else weights.resolve(),
+            host=host,
+            port=port,
+            dtype=dtype or _default_dtype(device),
+            device=device,
+            ingress=ingress,
+            replicas=replicas,
+            threads=threads,
+            topology=topology,
+            tokens=() if token_file is None else read_tokens(token_file),
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        fail(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+    if not settings.tokens and not is_loopback(host):
+        typer.secho(
+            f"rootstock: no tokens, and {host} is reachable from outside: everybody may predict, "
+            "and publishing answers 403. Use --token-file.",
+            fg="yellow",
+            err=True,
+        )
+    if not as_json:
+        what = f"{backbone}, {settings.dtype} on {device}, {replicas} replica(s), {ingress} ingress"
+        out.print(f"starting Ray Serve: {what} …", markup=False)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    began = time.monotonic()
+    try:
+        with run(settings, quiet=False) as server:
+            value = {"url": server.url, "docs": f"{server.url}/docs", "dtype": settings.dtype}
+            value |= {"device": device, "ingress": ingress, "store": settings.store}
+            took_s = time.monotonic() - began
+            emit(value, as_json, lambda: _welcome(server.url, took_s, tokens=bool(settings.tokens)))
+            server.wait()
+    except KeyboardInterrupt:
+        if not as_json:
+            out.print("stopped")
+        return
+    fail("the server ended by itself")
+
+
+def read_tokens(path: Path) -> "tuple[Token, ...]":
+    """Tokens of a file; of each only the hash is kept."""
+    from serving.config import Token
+
+    tokens, faults = [], []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        scopes = words[0].split(",")
+        if not 2 <= len(words) <= 3 or not set(scopes) <= set(_SCOPES):
+            faults.append(f"line {number} is not `scope[,scope] token [name]`")
+        elif len(words[1]) < _TOKEN_CHARACTERS_MIN or not words[1].isascii():
+            faults.append(
+                f"line {number}: a token has at least {_TOKEN_CHARACTERS_MIN} ASCII characters"
+            )
+        else:
+            digest = hashlib.sha256(words[1].encode()).hexdigest()
+            tokens.append(Token(sha256=digest, scopes=scopes, name="".join(words[2:])))
+    if not tokens:
+        faults.append("it holds no token")
+    if faults:
+        fail(f"{path}: {'; '.join(faults)}")
+    return tuple(tokens)
+
+
+def _welcome(url: str, took_s: float, *, tokens: bool) -> None:
+    bearer = "-H 'Authorization: Bearer TOKEN' " if tokens else ""
+    curl = f"curl {bearer}-H 'Content-Type: image/jpeg' --data-binary @picture.jpg"
+    for line in (
+        f"serving {url} (up in {took_s:.0f} s)",
+        f"API docs {url}/docs",
+        f"\n  {curl} {url}/v1/tasks/TASK:predict\n",
+        "Ctrl-C stops everything.",
+    ):
+        out.print(line, markup=False)
+
+
+def _default_dtype(device: str) -> Literal["bf16", "fp32"]:
+    """What is fast here: tensor cores, AVX512-BF16 or AMX."""
+    flags: set[str] = set()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        flags = set(cpuinfo.read_text().split())
+    return "bf16" if device == "cuda" or flags & {"avx512_bf16", "amx_bf16"} else "fp32"
+
+
+def _has_cuda() -> bool:
+    return any(Path("/proc/driver/nvidia/gpus").glob("*"))

@@ -1,0 +1,181 @@
+"""An image folder: read once and whole, or refused with everything that is wrong."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adapters_store.pixels import pixels
+from training import folder
+from training.errors import DataInvalidError
+
+
+@pytest.fixture
+def preprocess(tiny):
+    """Of the tiny backbone: 32 pixels, squashed."""
+    return tiny.spec.preprocess()
+
+
+def faults_of(root, preprocess) -> str:
+    """What is refused, and why."""
+    with pytest.raises(DataInvalidError) as caught:
+        folder.read(root, preprocess)
+    return str(caught.value)
+
+
+def test_classes_are_the_sorted_folders_of_train(write_folder, preprocess):
+    """And every image is where the one decoder puts it."""
+    root = write_folder({"train": 2, "val": 1, "test": 1})
+
+    data = folder.read(root, preprocess)
+
+    assert data.classes == ("bars", "checks", "dots")
+    assert {n: s.labels.tolist() for n, s in data.splits.items()} == {
+        "train": [0, 0, 1, 1, 2, 2],
+        "val": [0, 1, 2],
+        "test": [0, 1, 2],
+    }
+    first = pixels((root / "train/bars/0.png").read_bytes(), preprocess)
+    assert (data.train.images[0] == first).all()
+
+
+def test_the_digest_is_of_names_bytes_and_labels_alone(write_folder, preprocess, tmp_path):
+    """A copy elsewhere has the same digest; a changed or renamed file has another."""
+    root = write_folder({"train": 3})
+    copied = shutil.copytree(root, tmp_path / "elsewhere")
+    digest = folder.read(root, preprocess).digest
+
+    assert folder.read(copied, preprocess, seed=5).digest == digest
+    (copied / "train/dots/0.png").rename(copied / "train/dots/9.png")
+    assert folder.read(copied, preprocess).digest != digest
+    (copied / "train/dots/9.png").rename(copied / "train/dots/0.png")
+    shutil.copy(root / "train/bars/0.png", copied / "train/dots/0.png")
+    assert folder.read(copied, preprocess).digest != digest
+
+
+def test_without_val_a_seeded_fifth_of_train_is_val(write_folder, preprocess):
+    """Stratified, and the same for the same seed."""
+    root = write_folder({"train": 10})
+
+    one, again, other = (folder.read(root, preprocess, seed=seed) for seed in (1, 1, 2))
+
+    assert np.bincount(one.val.labels).tolist() == [2, 2, 2]
+    assert np.bincount(one.train.labels).tolist() == [8, 8, 8]
+    assert (one.val.images == again.val.images).all()
+    assert (one.val.images != other.val.images).any()
+
+
+def test_hidden_files_are_passed_over_and_links_followed(write_folder, preprocess, tmp_path):
+    """Desktop litter is no image, and a linked image or class is one."""
+    root = write_folder({"train": 2})
+    (root / "train/.DS_Store").write_bytes(b"x")
+    (root / "train/bars/.thumb").write_bytes(b"x")
+    (root / "train/.cache").mkdir()
+    (root / "train/bars/linked").symlink_to(root / "train/dots/0.png")
+    (root / "train/dots").rename(tmp_path / "away")
+    (root / "train/dots").symlink_to(tmp_path / "away")
+    (root / "train/bars/linked").unlink()
+    (root / "train/bars/linked").symlink_to(tmp_path / "away/0.png")
+
+    data = folder.read(root, preprocess)
+
+    assert data.classes == ("bars", "checks", "dots")
+    assert sum(len(s.labels) for s in data.splits.values()) == 7
+
+
+def test_an_unknown_extension_is_no_fault_when_it_decodes(write_folder, preprocess):
+    """The bytes say what a file is, not its name."""
+    root = write_folder({"train": 2})
+    (root / "train/bars/0.png").rename(root / "train/bars/0.image")
+
+    assert len(folder.read(root, preprocess).train.labels) == 3
+
+
+def test_every_undecodable_file_is_listed(write_folder, preprocess):
+    """A text, a truncated picture and a dead link are named in one error."""
+    root = write_folder({"train": 3})
+    whole = (root / "train/bars/0.png").read_bytes()
+    (root / "train/bars/notes.txt").write_text("not a picture")
+    (root / "train/checks/cut.png").write_bytes(whole[: len(whole) // 2])
+    (root / "train/dots/gone.png").symlink_to(root / "nowhere")
+
+    text = faults_of(root, preprocess)
+
+    for name in ("train/bars/notes.txt", "train/checks/cut.png", "train/dots/gone.png"):
+        assert name in text
+    assert "\n" not in text
+
+
+def test_a_long_list_of_faults_is_cut(write_folder, preprocess):
+    """The first faults are shown, the rest are counted."""
+    root = write_folder({"train": 1})
+    for number in range(30):
+        (root / f"train/bars/{number}.txt").write_text("x")
+
+    assert "and 10 more" in faults_of(root, preprocess)
+
+
+def test_a_class_that_train_does_not_have_is_refused(write_folder, preprocess):
+    """Whether it stands in val or in test."""
+    root = write_folder({"train": 2, "test": 1})
+    (root / "test/stripes").mkdir()
+    (root / "val/rings").mkdir(parents=True)
+
+    text = faults_of(root, preprocess)
+
+    assert "test/stripes: 'stripes' is no class of train/" in text
+    assert "val/rings: 'rings' is no class of train/" in text
+
+
+def test_layouts_that_are_no_image_folder_say_what_one_is(write_folder, preprocess, tmp_path):
+    """Missing, without train, with an empty class, with nested folders, with one class."""
+    assert "no such folder" in faults_of(tmp_path / "missing", preprocess)
+    assert "train/<class>/" in faults_of(write_folder({"test": 1}, name="a"), preprocess)
+    assert "two classes" in faults_of(write_folder({"train": 2}, ("one",), "b"), preprocess)
+
+    root = write_folder({"train": 1}, name="c")
+    (root / "train/empty").mkdir()
+    (root / "train/bars/more").mkdir()
+    text = faults_of(root, preprocess)
+
+    assert "train/empty holds no image" in text
+    assert "train/bars/more is a folder" in text
+
+
+def test_one_split_is_read_in_the_order_of_an_adapters_labels(write_folder, preprocess):
+    """The labels decide, not the folders; classes without images are none the worse."""
+    root = write_folder({"test": 2}, ("checks", "dots"))
+
+    split = folder.read_split(root, "test", ("dots", "bars", "checks"), preprocess)
+
+    assert split.labels.tolist() == [0, 0, 2, 2]
+
+
+def test_the_val_that_was_parted_from_train_can_be_found_again(write_folder, preprocess):
+    """From the folder, the labels and the seed of the adapter."""
+    root = write_folder({"train": 5})
+    data = folder.read(root, preprocess, seed=7)
+
+    val = folder.read_split(root, "val", data.classes, preprocess, seed=7)
+
+    assert (val.images == data.val.images).all()
+    assert (val.labels == data.val.labels).all()
+
+
+@pytest.mark.parametrize(("split", "labels"), [("test", "ab"), ("other", "ab"), ("val", ("bars",))])
+def test_a_split_that_cannot_be_measured_is_refused(write_folder, preprocess, split, labels):
+    """No such split, or classes the adapter does not know."""
+    root = write_folder({"train": 2, "val": 1})
+
+    with pytest.raises(DataInvalidError):
+        folder.read_split(root, split, labels, preprocess)
+
+
+def test_pictures_of_any_size_and_mode_are_brought_into_the_input_size(write_folder, preprocess):
+    """Grey, transparent and oblong pictures among the others."""
+    root = write_folder({"train": 2})
+    Image.new("L", (50, 20), 7).save(root / "train/bars/grey.png")
+    Image.new("RGBA", (9, 90), (1, 2, 3, 0)).save(root / "train/dots/clear.webp")
+
+    assert folder.read(root, preprocess).train.images.shape[1:] == (3, 32, 32)

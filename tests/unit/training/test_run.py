@@ -1,0 +1,44 @@
+"""One task from images to artifact: what cannot be trained is refused before it costs anything."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from adapters_store.errors import ArtifactInvalidError, MethodUnknownError, NameInvalidError
+from training.data import Split
+from training.errors import DataInvalidError, RecipeInvalidError
+from training.loop import Watch
+from training.run import train_task
+
+
+def never(*_):
+    """A watch that must not be told anything."""
+    raise AssertionError("training began")
+
+
+@pytest.mark.parametrize(
+    ("task", "method", "options", "error"),
+    [
+        ("No Name", "alore", {}, NameInvalidError),
+        ("name\n", "alore", {}, NameInvalidError),
+        ("name", "magic", {}, MethodUnknownError),
+        ("name", "alore", {"ranks": 2}, ArtifactInvalidError),
+        ("name", "alore", {"experts": 5}, RecipeInvalidError),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_first(
+    tiny, patterns, brief, task, method, options, error
+):
+    """A bad name, an unknown method or option, experts that do not divide the width."""
+    with pytest.raises(error):
+        train_task(patterns, tiny, task, method, options, brief, watch=Watch(on_step=never))
+
+
+def test_images_of_another_size_are_refused(tiny, patterns, brief):
+    """The message names the split and both sizes."""
+    small = Split(images=np.zeros((9, 3, 16, 16), np.uint8), labels=patterns.splits["test"].labels)
+    data = dataclasses.replace(patterns, splits={**patterns.splits, "test": small})
+
+    with pytest.raises(DataInvalidError, match=r"images of test are 16x16.*reads 32x32"):
+        train_task(data, tiny, "name", "alore", {}, brief, watch=Watch(on_step=never))

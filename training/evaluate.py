@@ -1,0 +1,128 @@
+"""How well an adapter does: answers of the real path, in batches. Knows no training and no file."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adapters_store import plain
+from adapters_store.adapter import Adapter
+from adapters_store.backbone import Backbone, features
+from adapters_store.methods.table import lower
+from adapters_store.normal_form import LinearForm, Operator
+from adapters_store.pixels import normalise
+from training.data import Split
+from training.recipe import Precision
+from training.trunk import placed
+
+BATCH = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassScore:
+    """One class of a split."""
+
+    label: str
+    images: int
+    correct: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How many images of a split were answered with their own class."""
+
+    classes: tuple[ClassScore, ...]  # in the order of the adapter's labels
+
+    @property
+    def images(self) -> int:
+        """How many were asked."""
+        return sum(c.images for c in self.classes)
+
+    @property
+    def correct(self) -> int:
+        """How many were right."""
+        return sum(c.correct for c in self.classes)
+
+    @property
+    def accuracy(self) -> float:
+        """The share that was right, 0 … 1."""
+        return self.correct / self.images
+
+
+def logits(
+    backbone: Backbone,
+    adapter: Adapter,
+    images: NDArray[np.uint8],
+    *,
+    device: torch.device,
+    precision: Precision = "fp32",
+    batch: int = BATCH,
+) -> NDArray[np.float32]:
+    """The adapter's answers by its normal form, unmerged: uint8 [N, 3, H, W] → [N, labels].
+
+    The arithmetic of `plain.logits`, in batches and on any device.
+    """
+    preprocess = adapter.manifest.preprocess
+    form = {p: moved(f, device) for p, f in lower(adapter, backbone.spec).items()}
+    net = plain.formed(placed(backbone, device).net, form)
+    mean = torch.tensor(preprocess.mean, device=device)
+    std = torch.tensor(preprocess.std, device=device)
+    rows = []
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
+    ):
+        for at in range(0, len(images), batch):
+            pictures = torch.from_numpy(images[at : at + batch]).to(device)
+            rows.append(features(net, normalise(pictures, mean, std)).to("cpu", torch.float32))
+    scores: NDArray[np.float32] = torch.cat(rows).numpy() @ adapter.head_weight.T
+    return scores + adapter.head_bias
+
+
+def score(
+    backbone: Backbone,
+    adapter: Adapter,
+    split: Split,
+    *,
+    device: torch.device,
+    precision: Precision = "fp32",
+    batch: int = BATCH,
+) -> Score:
+    """How many images of the split the adapter answers rightly, class by class."""
+    answers = logits(
+        backbone, adapter, split.images, device=device, precision=precision, batch=batch
+    )
+    right = answers.argmax(1) == split.labels
+    return Score(
+        classes=tuple(
+            ClassScore(
+                label=label,
+                images=int((split.labels == at).sum()),
+                correct=int(right[split.labels == at].sum()),
+            )
+            for at, label in enumerate(adapter.manifest.labels)
+        )
+    )
+
+
+def moved(form: LinearForm, device: torch.device) -> LinearForm:
+    """The same form with every tensor on the device."""
+    return LinearForm(
+        P=tuple(_fields_moved(op, device) for op in form.P),
+        Q=tuple(_fields_moved(op, device) for op in form.Q),
+        alpha=_moved(form.alpha, device),
+        c=_moved(form.c, device),
+        gamma=_moved(form.gamma, device),
+        beta=_moved(form.beta, device),
+    )
+
+
+def _fields_moved(op: Operator, device: torch.device) -> Operator:
+    return replace(op, **{f.name: _moved(getattr(op, f.name), device) for f in fields(op)})
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value

@@ -1,0 +1,123 @@
+"""How a task is trained: numbers a user may choose, checked once. Knows no tensor and no image."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from adapters_store.errors import ArtifactInvalidError
+from adapters_store.methods.protocol import MethodOptions
+from adapters_store.methods.table import method_named, parse_options
+from training.errors import RecipeInvalidError, SettingUnknownError
+
+Precision = Literal["fp32", "bf16"]
+WARMUP_SHARE: Final = (
+    0.2  # of all epochs: the longest warm-up, so that short runs keep time to learn
+)
+FLOOR: Final = 0.01  # of the peak: where the cosine ends (NOAH: 1e-5 of 1e-3)
+
+
+class Recipe(BaseModel):
+    """One training run. AdamW, cross-entropy, no augmentation, the last epoch is kept."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    epochs: int = Field(default=100, ge=1, le=100_000)
+    batch: int = Field(default=64, ge=1, le=65_536)
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    warmup_epochs: float = Field(default=10, ge=0)  # at most a fifth of all epochs
+    drop_path: float = Field(default=0.1, ge=0, lt=1)  # of the last block; linear from 0
+    dropout: float = Field(default=0.1, ge=0, lt=1)  # inside the method's sites
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    geometry: Literal["squash", "timm"] = "squash"
+    precision: Precision = "fp32"  # of the network while training; factors and head stay fp32
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step: linear warm-up to `lr`, then a cosine to 1 % of it."""
+        warmup = round(steps * min(self.warmup_epochs / self.epochs, WARMUP_SHARE))
+        if step < warmup:
+            return self.lr * (step + 1) / (warmup + 1)
+        done = (step - warmup) / max(1, steps - warmup)
+        return self.lr * (FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * done)) / 2)
+
+
+# As published for VTAB-1k (methods.md §3.6, §7.1): NOAH's recipe, which ALoRE's peers share.
+PUBLISHED: Final[Mapping[str, Recipe]] = MappingProxyType(
+    {
+        "alore": Recipe(),
+        "lora": Recipe(),
+        "linear": Recipe(lr=1e-2, drop_path=0, dropout=0),
+    }
+)
+
+# A few epochs on a CPU, chosen on validation images of digits and signdigits (docs/log.md): smaller
+# batches for more steps, and the largest rate at which no run went astray.
+QUICK: Final[Mapping[str, Recipe]] = MappingProxyType(
+    {
+        "alore": Recipe(epochs=8, batch=32, lr=1e-2),
+        "lora": Recipe(epochs=8, batch=32, lr=5e-3),
+        "linear": Recipe(lr=3e-2, drop_path=0, dropout=0),
+    }
+)
+
+
+def parse_settings(items: Sequence[str]) -> dict[str, Any]:
+    """`key=value` texts as a table; values are read as JSON where they are JSON.
+
+    Raises:
+        RecipeInvalidError: an item without `=`, or a key given twice.
+    """
+    table: dict[str, Any] = {}
+    faults = []
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            faults.append(f"{item!r} is not key=value")
+        elif key in table:
+            faults.append(f"{key} is given twice")
+        else:
+            table[key] = _value(value)
+    if faults:
+        raise RecipeInvalidError(tuple(faults))
+    return table
+
+
+def compose(
+    method: str, settings: Mapping[str, Any], base: Recipe | None = None
+) -> tuple[MethodOptions, Recipe]:
+    """Settings to the one that knows them: the method's options, or the recipe.
+
+    Args:
+        method: its row of PUBLISHED is the recipe that settings change.
+        settings: option or recipe field → value.
+        base: another recipe to start from.
+
+    Raises:
+        MethodUnknownError, SettingUnknownError, RecipeInvalidError
+    """
+    fields = method_named(method).options.model_fields
+    known = (*sorted(fields), *sorted(Recipe.model_fields))
+    for key in settings:
+        if key not in known:
+            raise SettingUnknownError(key, method, known)
+    start = PUBLISHED[method] if base is None else base
+    try:
+        options = parse_options(method, {k: v for k, v in settings.items() if k in fields})
+        changed = {k: v for k, v in settings.items() if k not in fields}
+        return options, Recipe.model_validate({**start.model_dump(), **changed})
+    except ArtifactInvalidError as error:
+        raise RecipeInvalidError(error.faults) from None
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise RecipeInvalidError(tuple(faults)) from None
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
