@@ -2,6 +2,7 @@
 
 import typer
 
+from adapters_store.threads import wait_passively
 from rootstock.commands import adapter, bench, demo, methods, predict, serve, store, train
 
 app = typer.Typer(
@@ -24,4 +25,5 @@ app.command("methods")(methods.methods)
 
 def main() -> None:
     """Entry point of the installed command."""
+    wait_passively()
     app()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from adapters_store.errors import RootstockError
+from adapters_store.threads import OPENMP
 from serving.config import Megabytes, Settings
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ Ingress = Literal["haproxy", "python"]
 
 # What must hold on every node, whoever starts Ray; the chart renders it, replicas check it.
 ENVIRONMENT: Final[Mapping[str, str]] = {
+    # A thread that spins at a barrier takes the core from whom it waits for.
+    **OPENMP,
     # An artifact is at most 64 MiB; gRPC between replicas refuses more than 4 MiB by default.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * Megabytes),
     # Throughput mode turns this off, and then `kubectl logs` shows nothing.

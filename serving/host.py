@@ -127,10 +127,16 @@ def _stop() -> None:
     """Drain and end Serve, then Ray; whoever started us bounds this and sweeps after it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if ray.is_initialized():
-        draining = threading.Thread(target=serve.shutdown, daemon=True)
+        draining = threading.Thread(target=_drain, daemon=True)
         draining.start()
         draining.join(_SERVE_STOP_S)
         ray.shutdown()
+
+
+def _drain() -> None:
+    """Let replicas finish what they hold, and only then take the ingress away from above them."""
+    serve.delete(APPLICATION)
+    serve.shutdown()
 
 
 if __name__ == "__main__":

@@ -100,7 +100,8 @@ class Follower:
             self._telemetry.set("rootstock_follower_unreachable", 0)
             blocked = "" if caught.blocked is None else str(caught.blocked)
             self._telemetry.set("rootstock_follower_blocked", int(bool(blocked)))
-            if caught.catalog is not self._view.catalog or blocked != self._view.blocked:
+            known = self._view
+            if (caught.catalog.generation, blocked) != (known.catalog.generation, known.blocked):
                 self._apply(caught.catalog, blocked)
             return self._view.catalog.generation
 

@@ -3,6 +3,10 @@
 import os
 from pathlib import Path
 
+from adapters_store.threads import wait_passively
+
+wait_passively()
+
 import numpy as np
 import pytest
 import torch

@@ -17,14 +17,15 @@ from rootstock.demo.traffic import Request, Stream, drive, while_running
 from training.loop import Watch
 from training.recipe import compose
 from training.run import TrainedTask, train_task
+from training.trunk import default_device, native_precision
 
 AROUND_S: Final = 1.5  # of traffic before and after the second release is published
 
 # Short runs, for two cores: chosen on val.
 RECIPES: Final[Mapping[str, Mapping[str, Any]]] = {
-    "alore": {"epochs": 10, "batch": 32, "lr": 5e-3},
-    "lora": {"epochs": 10, "batch": 32, "lr": 5e-3},
-    "linear": {},
+    "alore": {"epochs": 6, "batch": 32, "lr": 7e-3},
+    "lora": {"epochs": 8, "batch": 32, "lr": 7e-3},
+    "linear": {"lr": 3e-2},
 }
 
 
@@ -60,7 +61,8 @@ class Swap:
 def train(question: Question, scans: Scans, backbone: Backbone, watch: Watch) -> TrainedTask:
     """Train one task on train, watching val; what is held out is not looked at."""
     data = scans.data(question, backbone.spec.preprocess())
-    options, recipe = compose(question.method, RECIPES[question.method])
+    precision = native_precision(default_device())
+    options, recipe = compose(question.method, {"precision": precision, **RECIPES[question.method]})
     return train_task(
         data,
         backbone,

@@ -1,5 +1,6 @@
 """Whole servers on this machine: they come up side by side, answer, and leave nothing behind."""
 
+import http.client
 import json
 import os
 import signal
@@ -175,19 +176,29 @@ def test_nothing_of_ray_is_reachable_from_outside(server):
     assert outside == allowed
 
 
-def test_a_server_that_stops_leaves_nothing(servers):
-    """Processes, folder and ports are gone within the bound; stopping twice is harmless."""
-    for server in servers.values():
-        known = (server.session, server.paths.folder, [server.settings.port, *server.paths.ports])
-        assert processes(server.session)
+def test_a_server_that_stops_answers_what_it_accepted_and_leaves_nothing(server):
+    """A half-sent upload still gets its answer; then processes, folder and ports are gone."""
+    known = (server.session, server.paths.folder, [server.settings.port, *server.paths.ports])
+    upload = http.client.HTTPConnection("127.0.0.1", server.settings.port, timeout=20)
+    upload.putrequest("PUT", "/v1/tasks/digits")
+    upload.putheader("Content-Length", "6")
+    upload.endheaders(b"not")
+    time.sleep(0.5)
 
+    with ThreadPoolExecutor() as pool:
         began = time.monotonic()
-        server.stop()
-        server.stop()
+        stopping = pool.submit(server.stop)
+        time.sleep(1.5)
+        upload.send(b" an")
+        status = upload.getresponse().status
+        stopping.result()
+    upload.close()
+    server.stop()  # once more is harmless
 
-        assert time.monotonic() - began < 20
-        assert_nothing_left(*known)
-        check_address(server.settings)
+    assert status == 422
+    assert time.monotonic() - began < 20
+    assert_nothing_left(*known)
+    check_address(server.settings)
 
 
 def test_a_replica_that_cannot_start_says_why_and_leaves_nothing(tmp_path):
