@@ -26,6 +26,7 @@ from serving.types import Fleet
 log = logging.getLogger(__name__)
 
 TOP_K: Final = 5
+_UNKNOWN: Final = "__unknown__"
 _BODY: Final = {
     "requestBody": {
         "required": True,
@@ -119,30 +120,31 @@ class Door:
     async def predict(self, request: Request, task: str, top_k: int = TOP_K) -> Response:
         """Answer with the most probable labels of the image for the task."""
         began = time.perf_counter()
-        name, outcome = "__unknown__", "ok"
+        outcome = "ok"
         self._enter(1)
         try:
-            response, name = await self._predict(request, task, top_k)
+            return await self._predict(request, task, top_k)
         except Exception as error:
             status, outcome = status_of(error)
-            if status != 404:
-                name = task.partition("@")[0]
             if status in (429, 503, 504):
                 self._telemetry.count("rootstock_refusals", reason=outcome)
             raise
         finally:
             self._enter(-1)
-            self._telemetry.count("rootstock_requests", task=name, outcome=outcome)
+            name = task.partition("@")[0]
+            known = name in self._replica.follower.view.catalog.tasks  # nobody may invent labels
+            self._telemetry.count(
+                "rootstock_requests", task=name if known else _UNKNOWN, outcome=outcome
+            )
             self._telemetry.observe(
                 "rootstock_request_seconds", time.perf_counter() - began, outcome=outcome
             )
-        return response
 
     def _enter(self, change: int) -> None:
         self._inside += change
         self._telemetry.set("rootstock_in_flight", self._inside)
 
-    async def _predict(self, request: Request, task: str, top_k: int) -> tuple[Response, str]:
+    async def _predict(self, request: Request, task: str, top_k: int) -> Response:
         replica, settings = self._replica, self._replica.settings
         self._gate.check("predict", request.headers.get("authorization"))
         if not 1 <= top_k <= 1000:
@@ -151,21 +153,21 @@ class Door:
         await replica.ensure(int(_number(request, "x-min-generation", 0)), min(budget_s, 2.0))
         request_id = self._fleet.request_id() or request.headers.get("x-request-id", "")
         key = request.headers.get("x-route-key") or request_id or None
-        way, _ = await replica.locate(task, key)  # an unknown task is answered before the body
+        await replica.locate(task, key)  # an unknown task is answered before the body
         pictures, many = await bodies.images(request, settings.body_bytes, settings.files_max)
         classify: Callable[[bytes], Awaitable[Classified]] = lambda image: replica.classify(  # noqa: E731
             task, image, key=key, budget_s=budget_s
         )
         if not many:
             done = await classify(pictures[0])
-            return self._answer(done, self._prediction(done, top_k, request_id)), way.task
+            return self._answer(done, self._prediction(done, top_k, request_id))
         outcomes = await asyncio.gather(*map(classify, pictures), return_exceptions=True)
         results = [
             problem(o) if isinstance(o, BaseException) else self._prediction(o, top_k, request_id)
             for o in outcomes
         ]
         first = next((o for o in outcomes if isinstance(o, Classified)), None)
-        return self._answer(first, {"results": results}), way.task
+        return self._answer(first, {"results": results})
 
     def _prediction(self, done: Classified, top_k: int, request_id: str) -> dict[str, Any]:
         began = time.perf_counter()
