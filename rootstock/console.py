@@ -10,8 +10,9 @@ from functools import wraps
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import typer
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,13 +55,17 @@ def emit(value: Any, as_json: bool, text: Callable[[], None]) -> None:
         text()
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
-    """A plain aligned table; numbers to the right."""
-    grid = Table(title=title, box=None, pad_edge=False, header_style="bold", title_justify="left")
-    rows = [[str(cell) for cell in row] for row in rows]
-    for i, column in enumerate(columns):
-        numeric = bool(rows) and all(row[i][:1].isdigit() or row[i] in ("", "–") for row in rows)
-        grid.add_column(column, justify="right" if numeric else "left", no_wrap=True)
-    for row in rows:
-        grid.add_row(*row)
-    out.print(grid)
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A plain aligned table; numbers to the right, and no cell is ever cut short."""
+    lines = [tuple(columns), *(tuple(str(cell) for cell in row) for row in rows)]
+    widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
+    body = list(zip(*lines[1:], strict=True)) or [()] * len(widths)
+    right = [
+        bool(cells) and all(c[:1].isdigit() or c in ("", "–") for c in cells) for cells in body
+    ]
+    for number, line in enumerate(lines):
+        cells = (
+            " " * (width - cell_len(cell)) + cell if to_right else set_cell_size(cell, width)
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        )
+        out.print(Text("  ".join(cells).rstrip(), style="" if number else "bold"))
