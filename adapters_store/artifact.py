@@ -109,12 +109,12 @@ def _header(data: bytes, name: str) -> tuple[dict[str, Any], int]:
     try:
         text = raw.decode("utf-8")
         header = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        same = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise refuse(f"the header is not JSON: {str(error)[:120]}") from None
     if not isinstance(header, dict):
         raise refuse("the header is not a JSON object")
-    same = json.dumps(header, separators=(",", ":"), ensure_ascii=False)
-    if text != same + " " * (-len(same.encode()) % 8):
+    if raw != same + b" " * (-len(same) % 8):
         raise refuse("the header is not in its one canonical form")
     return header, 8 + length
 
@@ -166,8 +166,8 @@ def _view(
     if dtype is None:
         return f"dtype {str(entry['dtype'])[:20]!r} is not F16, F32 or U8", None
     shape, offsets = entry["shape"], entry["data_offsets"]
-    if not _naturals(shape) or len(shape) > 8 or not _naturals(offsets) or len(offsets) != 2:
-        return "shape or offsets are not small lists of natural numbers", None
+    if not _naturals(shape, 0, 8) or not _naturals(offsets, 2, 2) or 0 in shape:
+        return "shape or offsets are not short lists of natural numbers, or it is empty", None
     size = dtype.itemsize
     for n in shape:
         size *= n
@@ -179,8 +179,10 @@ def _view(
     return "", (dtype, tuple(shape), begin, end)
 
 
-def _naturals(value: Any) -> bool:
-    return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**40 for n in value)
+def _naturals(value: Any, least: int, most: int) -> bool:
+    if not isinstance(value, list) or not least <= len(value) <= most:
+        return False
+    return all(type(n) is int and 0 <= n < 2**40 for n in value)
 
 
 def _manifest(metadata: Any, faults: list[str]) -> tuple[Manifest | None, str]:
@@ -207,7 +209,7 @@ def _manifest(metadata: Any, faults: list[str]) -> tuple[Manifest | None, str]:
 
 def _not_finite(tensors: Mapping[str, NDArray[Any]]) -> list[str]:
     return [
-        f"tensor {name!r} holds NaN or infinite values"
+        f"tensor {name[:100]!r} holds NaN or infinite values"
         for name, t in tensors.items()
         if t.dtype.kind == "f" and not np.isfinite(t).all()
     ]

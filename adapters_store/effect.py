@@ -82,14 +82,16 @@ class Golden:
         faults: list[str] = []
         if recorded.shape != served.shape:
             faults.append(f"the record has shape {recorded.shape}, the answers {served.shape}")
+        elif not np.abs(recorded).max() <= np.finfo(np.float32).max:
+            faults.append("the record holds values that no logit can have")
         elif not np.isfinite(served).all():
             faults.append("the golden images give NaN or infinite logits")
-        elif (distance := relative(served, recorded)) > TOLERANCE[dtype]:
+        elif not (distance := relative(served, recorded)) <= TOLERANCE[dtype]:  # NaN is no pass
             faults.append(
                 f"the golden images give other logits than recorded: {distance:.3g} relative, "
                 f"more than {TOLERANCE[dtype]:g}"
             )
-        elif adapter.factors and relative(self._bare_logits(adapter), recorded) < VISIBLE:
+        elif adapter.factors and not relative(self._bare_logits(adapter), recorded) >= VISIBLE:
             faults.append("its factors change nothing: the bare backbone gives the same logits")
         if faults:
             raise EffectFailedError(manifest.task, tuple(faults))

@@ -18,6 +18,10 @@ Triple = tuple[float, float, float]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
+# What `timm.create_model` may be given beside the name: the network's shape and nothing else.
+Shape = Literal["img_size", "patch_size", "embed_dim", "depth", "num_heads", "window_size"]
+
+
 class _Value(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, regex_engine="rust-regex"
@@ -27,8 +31,9 @@ class _Value(BaseModel):
 class BackboneRef(_Value):
     """Which frozen network: a timm name, what `create_model` was given, and the weights' digest."""
 
-    name: str = Field(min_length=1, max_length=200)
-    kwargs: dict[str, bool | int | float | str] = {}
+    # A plain timm name: no hub path, no folder. An artifact must not choose what is downloaded.
+    name: str = Field(max_length=200, pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$")
+    kwargs: dict[Shape, Annotated[int, Field(ge=0, le=16_384)]] = {}
     digest: Hex
 
 

@@ -69,11 +69,16 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def arrange(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
+def arrange(
+    image: Image.Image, preprocess: Preprocess, pixels_max: int = PIXELS_MAX
+) -> NDArray[np.uint8]:
     """The RGB image in the network's geometry: uint8 [3, H, W].
 
     `squash` resizes straight to the input size (the VTAB protocol); `timm` resizes the short side
     to size / crop_pct and cuts the centre.
+
+    Raises:
+        ImageInvalidError: so long and thin that `timm` would have to enlarge it beyond the limit.
     """
     height, width = preprocess.size
     resample = _FILTERS[preprocess.interpolation]
@@ -86,6 +91,9 @@ def arrange(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
             size = (short, int(short * image.height / image.width))
         else:
             size = (int(short * image.width / image.height), short)
+        if size[0] * size[1] > pixels_max:
+            shape = f"{image.width}x{image.height}"
+            raise ImageInvalidError(f"the image is too long and thin to be resized: {shape}")
         image = image.resize(size, resample)
         left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
         image = image.crop((left, top, left + width, top + height))
@@ -98,7 +106,7 @@ def pixels(data: bytes, preprocess: Preprocess, pixels_max: int = PIXELS_MAX) ->
     Raises:
         ImageInvalidError: see `decode`.
     """
-    return arrange(decode(data, pixels_max), preprocess)
+    return arrange(decode(data, pixels_max), preprocess, pixels_max)
 
 
 def normalise(batch: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -3,10 +3,13 @@
 Knows no command. A user's mistake never shows a traceback.
 """
 
+import getpass
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import typer
@@ -32,19 +35,40 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         from adapters_store.errors import RootstockError
+        from rootstock.client import RootstockHTTPError
 
         try:
             return command(*args, **kwargs)
         except RootstockError as error:
             fail(str(error))
+        except RootstockHTTPError as error:
+            fail(f"the server answered {error}")
         except FileNotFoundError as error:
             fail(f"no such file or folder: {error.filename}")
         except IsADirectoryError as error:
             fail(f"{error.filename} is a folder, a file was expected")
-        except PermissionError as error:
-            fail(f"not allowed: {error.filename}")
+        except OSError as error:
+            fail(f"{error.filename or 'the system'}: {error.strerror or error}")
 
     return run
+
+
+def author() -> str:
+    """Who makes a change, for the log; a container's user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def artifact_bytes(file: Path) -> bytes:
+    """The bytes of an artifact that a user names, looked at only if it is not too large."""
+    from adapters_store.artifact import ARTIFACT_BYTES_MAX
+
+    size = file.stat().st_size
+    if size > ARTIFACT_BYTES_MAX:
+        fail(f"{file} has {size} bytes; an artifact has at most {ARTIFACT_BYTES_MAX}")
+    return file.read_bytes()
 
 
 def emit(value: Any, as_json: bool, text: Callable[[], None]) -> None:

@@ -12,12 +12,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from adapters_store.errors import RootstockError
 from serving import bodies, lifecycle
 from serving.auth import Gate
-from serving.errors import RequestInvalidError
+from serving.errors import DeadlineError, OverloadedError, RequestInvalidError
 from serving.problems import http_problem, problem, refusal, status_of
 from serving.replica import Classified, Replica
 from serving.telemetry import merge
@@ -66,6 +67,7 @@ def build(replica: Replica, fleet: Fleet) -> FastAPI:
     gate = Gate(replica.settings.tokens, replica.settings.host)
     door = Door(replica, fleet, gate)
     app.add_exception_handler(RootstockError, _refuse)
+    app.add_exception_handler(ClientDisconnect, _refuse_gone)
     app.add_exception_handler(Exception, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_invalid)
     app.add_exception_handler(HTTPException, _refuse_http)
@@ -93,6 +95,11 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if status_of(error)[0] == 500:
         log.error("request failed", exc_info=error, extra={"path": request.url.path})
     return refusal(error)
+
+
+async def _refuse_gone(_: Request, __: Exception) -> Response:
+    """Nobody reads this: the client left while its body was being read."""
+    return http_problem(400, "the body ended early")
 
 
 async def _refuse_http(_: Request, error: Exception) -> Response:
@@ -145,23 +152,38 @@ class Door:
         self._telemetry.set("rootstock_in_flight", self._inside)
 
     async def _predict(self, request: Request, task: str, top_k: int) -> Response:
-        replica, settings = self._replica, self._replica.settings
+        settings = self._replica.settings
         self._gate.check("predict", request.headers.get("authorization"))
         if not 1 <= top_k <= 1000:
             raise RequestInvalidError("top_k must be between 1 and 1000")
         budget_s = _number(request, "x-request-deadline-ms", settings.budget_s * 1000) / 1000
-        await replica.ensure(int(_number(request, "x-min-generation", 0)), min(budget_s, 2.0))
+        until = time.monotonic() + budget_s
+        try:
+            async with asyncio.timeout(budget_s):
+                return await self._answered(request, task, top_k, until)
+        except TimeoutError:
+            raise DeadlineError(budget_s) from None
+
+    async def _answered(self, request: Request, task: str, top_k: int, until: float) -> Response:
+        replica, settings = self._replica, self._replica.settings
+        left_s = until - time.monotonic()
+        await replica.ensure(int(_number(request, "x-min-generation", 0)), min(left_s / 2, 2.0))
         request_id = self._fleet.request_id() or request.headers.get("x-request-id", "")
         key = request.headers.get("x-route-key") or request_id or None
         await replica.locate(task, key)  # an unknown task is answered before the body
+        if self._inside > settings.inside_max or replica.batcher.waiting >= settings.queue_max:
+            raise OverloadedError("too many requests are inside already", 1)
         pictures, many = await bodies.images(request, settings.body_bytes, settings.files_max)
         classify: Callable[[bytes], Awaitable[Classified]] = lambda image: replica.classify(  # noqa: E731
-            task, image, key=key, budget_s=budget_s
+            task, image, key=key, budget_s=until - time.monotonic()
         )
         if not many:
             done = await classify(pictures[0])
             return self._answer(done, self._prediction(done, top_k, request_id))
         outcomes = await asyncio.gather(*map(classify, pictures), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and status_of(outcome)[0] == 500:
+                log.error("one image of a form failed", exc_info=outcome)
         results = [
             problem(o) if isinstance(o, BaseException) else self._prediction(o, top_k, request_id)
             for o in outcomes
@@ -197,7 +219,8 @@ class Door:
         return prediction
 
     def _answer(self, done: Classified | None, value: dict[str, Any]) -> Response:
-        headers = {"X-Generation": str(self._replica.generation)}
+        generation = self._replica.generation if done is None else done.route.generation
+        headers = {"X-Generation": str(generation)}
         if done is not None:
             stages = (
                 ("decode", done.decode_s),

@@ -66,6 +66,8 @@ class Batcher:
         with self._changed:
             if self._closing:
                 raise ClosingError
+            if not len(self._queue):
+                self._beat = now  # an idle hour is no reason for suspicion
             if not self._queue.offer(sample.route.task, job, now + sample.budget_s):
                 raise OverloadedError(f"{len(self._queue)} samples wait already", _RETRY_AFTER_S)
             self._changed.notify()
@@ -78,6 +80,8 @@ class Batcher:
 
     def stuck_s(self) -> float:
         """Seconds since the thread last came round while something waits; 0 when idle."""
+        if not self._thread.is_alive() and not self._closing:
+            return float("inf")
         return time.monotonic() - self._beat if self.waiting else 0.0
 
     def close(self, timeout_s: float = 10.0) -> None:
@@ -88,7 +92,7 @@ class Batcher:
         self._thread.join(timeout_s)
         with self._changed:
             rest = self._queue.take(len(self._queue), 0.0)
-        for job in (*rest.batch, *rest.late):
+        for job in _wanted((*rest.batch, *rest.late)):
             job.future.set_exception(ClosingError())
 
     def _run(self) -> None:
@@ -101,16 +105,16 @@ class Batcher:
                 self._beat = now = time.monotonic()
                 most = min(self._batch_max, len(self._queue))
                 taken = self._queue.take(self._batch_max, now + self._cost_s(most))
-            for job in taken.late:
+            # A future that its caller gave up is neither computed nor set: setting it would raise.
+            for job in _wanted(taken.late):
                 job.future.set_exception(DeadlineError(job.sample.budget_s))
-            # A future that its caller gave up is not computed.
-            batch = [job for job in taken.batch if job.future.set_running_or_notify_cancel()]
-            if batch:
+            if batch := _wanted(taken.batch):
                 self._compute(batch, now)
 
     def _compute(self, batch: list[_Job], formed: float) -> None:
         try:
-            outcomes = self._execute([job.sample for job in batch])
+            outcomes = list(self._execute([job.sample for job in batch]))
+            assert len(outcomes) == len(batch), "one outcome a sample"
         except Exception as error:  # the thread must outlive any batch
             log.exception("a batch failed", extra={"samples": len(batch)})
             outcomes = [error] * len(batch)
@@ -119,3 +123,8 @@ class Batcher:
                 job.future.set_exception(outcome)
             else:
                 job.future.set_result(outcome.after_waiting(formed - job.since))
+
+
+def _wanted(jobs: Sequence[_Job]) -> list[_Job]:
+    """Those whose caller still waits; from here on nobody can give them up."""
+    return [job for job in jobs if job.future.set_running_or_notify_cancel()]

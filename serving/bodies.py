@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from serving.errors import MediaUnsupportedError, RequestInvalidError, TooLargeError
 
+_DIGITS_MAX: Final = 18
 _RAW: Final = ("image/", "application/octet-stream")
 _KNOWN: Final = ("image/*", "multipart/form-data", "application/json {'image': base64}")
 
@@ -24,9 +25,9 @@ async def read(request: Request, limit_bytes: int) -> bytes:
         RequestInvalidError: no length that is a number.
     """
     announced = request.headers.get("content-length", "0")
-    if not announced.isdecimal():
+    if not (announced.isascii() and announced.isdecimal()):
         raise RequestInvalidError("Content-Length is not a number")
-    if int(announced) > limit_bytes:
+    if len(announced) > _DIGITS_MAX or int(announced) > limit_bytes:
         raise TooLargeError(limit_bytes)
     parts, size = [], 0
     async for part in request.stream():
@@ -73,13 +74,19 @@ async def _from_form(request: Request, body: bytes, files_max: int) -> list[byte
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
-    parser = MultiPartParser(
-        request.headers, stream(), max_files=files_max, max_fields=files_max, max_part_size=2**16
-    )
     try:
+        parser = MultiPartParser(
+            request.headers,
+            stream(),
+            max_files=files_max,
+            max_fields=files_max,
+            max_part_size=2**16,
+        )
         form = await parser.parse()
     except MultiPartException as error:
         raise RequestInvalidError(f"the form cannot be read: {error.message[:100]}") from None
+    except (ValueError, LookupError):  # a charset that is none
+        raise RequestInvalidError("the form cannot be read") from None
     try:
         found = [await p.read() for _, p in form.multi_items() if isinstance(p, UploadFile)]
     finally:

@@ -65,6 +65,11 @@ class Settings(BaseModel):
         return self
 
     @property
+    def inside_max(self) -> int:
+        """Predict calls inside one replica at once; one more is refused before its body is read."""
+        return self.queue_max + 2 * self.batch_max
+
+    @property
     def in_flight_max(self) -> int:
-        """Requests inside one replica at once; Serve's own semaphore must never bind first."""
-        return 4 * (self.queue_max + 2 * self.batch_max)
+        """For Serve's own semaphore, which broadcasts share and which must never bind first."""
+        return 4 * self.inside_max

@@ -9,11 +9,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adapters_store.catalog import TaskState
-from adapters_store.errors import TaskNotFoundError
+from adapters_store.errors import StoreError, TaskNotFoundError
 from adapters_store.proposals import check_task_name
 from serving import bodies
 from serving.auth import Gate
-from serving.errors import RequestInvalidError
+from serving.errors import MediaUnsupportedError, RequestInvalidError, ServingError
 from serving.problems import http_problem
 from serving.replica import Replica
 from serving.types import Fleet
@@ -34,14 +34,14 @@ class _Command(BaseModel):
 class Activate(_Command):
     """`:activate`, also how one rolls back."""
 
-    release: int = Field(ge=1)
+    release: int = Field(ge=1, strict=True)
 
 
 class Alias(_Command):
     """`:alias`; null takes the alias away."""
 
     alias: str
-    release: int | None = Field(ge=1)
+    release: int | None = Field(ge=1, strict=True)
 
 
 class Split(_Command):
@@ -117,12 +117,7 @@ class Lifecycle:
         state = self._replica.follower.view.catalog.task(task)
         detail = _summary(state)
         if state.active is not None:
-            _, facts = await self._replica.locate(f"{task}@{state.active}", None)
-            detail |= {
-                "labels": list(facts.manifest.labels),
-                "method": facts.manifest.method,
-                "metrics": facts.manifest.metrics,
-            }
+            detail |= await self._about(f"{task}@{state.active}")
         detail["releases"] = [
             {
                 "release": r.number,
@@ -137,6 +132,18 @@ class Lifecycle:
         ]
         detail["replicas"] = list(await self._fleet.broadcast("task", task))
         return self._json(detail, etag=state.generation)
+
+    async def _about(self, ref: str) -> dict[str, Any]:
+        """What the artifact says of itself; nothing where it cannot be had just now."""
+        try:
+            _, facts = await self._replica.locate(ref, None)
+        except (ServingError, StoreError):
+            return {"labels": None, "method": None, "metrics": None}
+        return {
+            "labels": list(facts.manifest.labels),
+            "method": facts.manifest.method,
+            "metrics": facts.manifest.metrics,
+        }
 
     async def history(self, request: Request, task: str) -> Response:
         """Every event of the task, oldest first."""
@@ -182,6 +189,10 @@ class Lifecycle:
             return http_problem(404, f"no action {action[:40]!r}; there are {', '.join(_COMMANDS)}")
         author = self._gate.check("admin", request.headers.get("authorization"))
         if_match = _if_match(request)
+        kind = request.headers.get("content-type", "")
+        if kind.partition(";")[0].strip().lower() != "application/json":
+            # A web page may post plain text to a loopback server without being asked first.
+            raise MediaUnsupportedError(kind, ("application/json",))
         try:
             order = model.model_validate_json(await bodies.read(request, _COMMAND_BYTES))
         except ValidationError as error:

@@ -17,14 +17,14 @@ import torch
 
 from adapters_store import artifact, backbone, pixels
 from adapters_store.catalog import resolve
-from adapters_store.errors import AdapterError, StoreCorruptError
+from adapters_store.errors import AdapterError, StoreError
 from adapters_store.store import AdapterStore, Published
 from serving.batcher import Batcher
 from serving.config import Settings
 from serving.engine.engine import Engine
 from serving.errors import BehindError, ReleaseFailedError
 from serving.residency import Facts, Residency
-from serving.router import route
+from serving.router import route, to
 from serving.sync import Follower
 from serving.telemetry import Telemetry
 from serving.types import Answer, Route, Sample
@@ -54,7 +54,7 @@ class Replica:
             BackboneUnavailableError: no weights, or none that fit.
             StoreError: the store's address means nothing.
         """
-        torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+        torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
         self.settings, self.name = settings, name
         self.telemetry = Telemetry(task_labels_max=settings.task_labels_max)
         self.backbone = backbone.load(
@@ -81,6 +81,7 @@ class Replica:
         )
         self._decoders = ThreadPoolExecutor(settings.decode_threads, "rootstock-decode")
         self._writers = ThreadPoolExecutor(4, "rootstock-write")
+        self._waiters = ThreadPoolExecutor(4, "rootstock-wait")  # readers must not hold up writers
         self.batcher = Batcher(
             self._execute,
             queue_max=settings.queue_max,
@@ -133,17 +134,27 @@ class Replica:
         """
         try:
             return await self._find(ref, key)
-        except (AdapterError, StoreCorruptError):
+        except AdapterError:
             pass  # now known to be refused: the second look finds the release before it
+        except StoreError:
+            view = self.follower.view
+            older = None if "@" in ref else view.verified.get(ref)
+            if older is None:
+                raise
+            return await self._load(to(older, view.catalog))
         try:
             return await self._find(ref, key)
-        except (AdapterError, StoreCorruptError):
+        except AdapterError:
             release = resolve(self.follower.view.catalog, ref, key)
             raise ReleaseFailedError(release.task, release.number) from None
 
     async def _find(self, ref: str, key: str | None) -> tuple[Route, Facts]:
         view = self.follower.view
-        way = route(view.catalog, ref, key, view.verified, self.residency.refused)
+        return await self._load(
+            route(view.catalog, ref, key, view.verified, self.residency.refused)
+        )
+
+    async def _load(self, way: Route) -> tuple[Route, Facts]:
         facts = await asyncio.wrap_future(self.residency.get(way.digest))
         self.follower.passed(way.task, way.digest)
         return way, facts
@@ -157,7 +168,7 @@ class Replica:
         if self.generation < generation:
             loop = asyncio.get_running_loop()
             if not await loop.run_in_executor(
-                self._writers, self.follower.ensure, generation, timeout_s
+                self._waiters, self.follower.ensure, generation, timeout_s
             ):
                 raise BehindError(generation, self.generation)
 
@@ -191,7 +202,7 @@ class Replica:
         status = {
             "replica": self.name,
             "generation": self.generation,
-            "store": self.follower.trouble or "ok",
+            "store": self.follower.state,
             "failing": failing[:20],
             "backbone": self.spec.ref.name,
             "digest": self.spec.ref.digest,
@@ -212,8 +223,8 @@ class Replica:
         self.follower.close()
         self.batcher.close()
         self.residency.close()
-        self._decoders.shutdown(wait=True, cancel_futures=True)
-        self._writers.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._decoders, self._waiters, self._writers):
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def _execute(self, samples: Sequence[Sample]) -> Sequence[Answer | Exception]:
         """One batch, in the batcher's thread."""

@@ -23,12 +23,12 @@ from adapters_store.effect import Golden, golden_images
 from adapters_store.errors import (
     AdapterError,
     EffectFailedError,
-    StoreCorruptError,
     StoreError,
     TaskMismatchError,
 )
 from adapters_store.manifest import Manifest
 from serving.engine.engine import Engine, Prepared
+from serving.errors import ClosingError
 from serving.slots import SlotTable
 from serving.telemetry import Telemetry
 
@@ -80,7 +80,7 @@ class Residency:
         self._host: OrderedDict[str, Facts] = OrderedDict()  # least recently used first
         self._used_bytes = 0
         self._loading: dict[str, Future[Facts]] = {}
-        self._failed: dict[str, AdapterError | StoreError] = {}
+        self._failed: dict[str, AdapterError] = {}
         self._retry_at: dict[str, tuple[float, StoreError]] = {}
         self._slots: SlotTable[str] = SlotTable(slots)
         self._placed: dict[str, Prepared] = {}
@@ -89,9 +89,9 @@ class Residency:
     def get(self, digest: str) -> "Future[Facts]":
         """The adapter of this digest, from host memory or loaded, verified and prepared.
 
-        The future raises:
-            AdapterError, StoreCorruptError: this digest will never be served here.
-            StoreUnavailableError: not just now.
+        The future is shared and cannot be cancelled. It raises:
+            AdapterError: this digest will never be served here.
+            StoreError: not just now; out of reach, or damaged there.
         """
         with self._lock:
             if facts := self._host.get(digest):
@@ -106,12 +106,11 @@ class Residency:
             if refusal is not None and time.monotonic() < until:
                 return _broken(refusal)
             self._telemetry.count("rootstock_residency_lookups", tier="host", result="miss")
-            future: Future[Facts] = Future()
-            self._loading[digest] = future
+            future = self._loading[digest] = _shared()
         try:
             self._pool.submit(self._load, digest, future, None)
         except RuntimeError:  # the pool is shut down
-            future.cancel()
+            self._abandon()
         return future
 
     def install(self, digest: str, data: bytes, task: str) -> Facts:
@@ -124,7 +123,7 @@ class Residency:
             facts, future = self._host.get(digest), self._loading.get(digest)
             mine = facts is None and future is None
             if mine:
-                future = self._loading[digest] = Future()
+                future = self._loading[digest] = _shared()
         if mine and future is not None:
             self._load(digest, future, data)
         if facts is None and future is not None:
@@ -138,16 +137,16 @@ class Residency:
         """Whether this digest is known never to be served here."""
         return digest in self._failed
 
-    def slot(self, digests: Iterable[str]) -> dict[str, Prepared | AdapterError | StoreError]:
+    def slot(self, digests: Iterable[str]) -> dict[str, Prepared | Exception]:
         """Put adapters into slots and pin them there, for one batch; `release` them after it.
 
         Every digest must have been got before; one that left host memory since is loaded again.
         """
-        found: dict[str, Prepared | AdapterError | StoreError] = {}
+        found: dict[str, Prepared | Exception] = {}
         for digest in dict.fromkeys(digests):
             try:
                 found[digest] = self._place(digest)
-            except (AdapterError, StoreError) as error:
+            except Exception as error:  # noqa: BLE001 (one adapter's trouble is not its neighbours')
                 found[digest] = error
         return found
 
@@ -167,8 +166,9 @@ class Residency:
         return len(self._host)
 
     def close(self) -> None:
-        """Stop loading."""
+        """Stop loading; whoever still waits for a load is told."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._abandon()
 
     def check(self) -> None:
         """Verify the bookkeeping.
@@ -181,6 +181,13 @@ class Residency:
             assert set(self._placed) == set(self._slots.held())
             assert self._used_bytes == sum(f.prepared.nbytes for f in self._host.values())
             assert not set(self._host) & set(self._failed)
+
+    def _abandon(self) -> None:
+        """End every load that will not be begun."""
+        with self._lock:
+            left = [self._loading.pop(digest) for digest in list(self._loading)]
+        for future in left:
+            future.set_exception(ClosingError())
 
     def _place(self, digest: str) -> Prepared:
         with self._lock:
@@ -212,7 +219,7 @@ class Residency:
             adapter = admit(self._fetch(digest) if data is None else data, self._spec)
             facts = Facts(adapter.manifest, self._engine.prepare(adapter))
             self._verify(adapter, facts.prepared)
-        except (AdapterError, StoreCorruptError) as error:
+        except AdapterError as error:
             log.warning("adapter refused", extra={"digest": digest, "reason": str(error)})
             self._telemetry.count("rootstock_adapter_loads", result="refused")
             if isinstance(error, EffectFailedError):
@@ -239,6 +246,7 @@ class Residency:
             )
             with self._lock:
                 self._keep(digest, facts)
+                self._failed.pop(digest, None)
                 self._retry_at.pop(digest, None)
                 del self._loading[digest]
             future.set_result(facts)
@@ -260,6 +268,13 @@ class Residency:
             self._telemetry.count("rootstock_residency_evictions", tier="host")
         self._telemetry.set("rootstock_resident_adapters", len(self._host), tier="host")
         self._telemetry.set("rootstock_resident_bytes", self._used_bytes, tier="host")
+
+
+def _shared() -> "Future[Facts]":
+    """A future that many wait for: running from the start, so that none of them can cancel it."""
+    future: Future[Facts] = Future()
+    future.set_running_or_notify_cancel()
+    return future
 
 
 def _done(facts: Facts) -> "Future[Facts]":

@@ -36,4 +36,15 @@ def route(
         if older is None or refused(older.digest):
             raise ReleaseFailedError(release.task, release.number)
         release = older
-    return Route(task=release.task, release=release.number, digest=release.digest, path=Path.MIXED)
+    return to(release, catalog)
+
+
+def to(release: Release, catalog: Catalog) -> Route:
+    """The way to one release."""
+    return Route(
+        task=release.task,
+        release=release.number,
+        digest=release.digest,
+        generation=catalog.generation,
+        path=Path.MIXED,
+    )

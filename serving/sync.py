@@ -54,7 +54,8 @@ class Follower:
         self._store, self._residency, self._telemetry = store, residency, telemetry
         self._poll_s, self._load_s = poll_s, load_s
         self._view = View()
-        self._stepping = threading.Lock()
+        self._stepping = threading.Lock()  # one look at the log at a time; may be held for long
+        self._swapping = threading.Lock()  # around reading and replacing the view; never for long
         self._applied = threading.Condition()
         self._nudged = threading.Event()
         self._stopped = False
@@ -70,6 +71,13 @@ class Follower:
     def trouble(self) -> str:
         """Why the view may be behind the log: empty when it is not."""
         return self._unreachable or self._view.blocked
+
+    @property
+    def state(self) -> str:
+        """How it stands with the log, in a word that names no address."""
+        if self._unreachable:
+            return "unreachable"
+        return "blocked" if self._view.blocked else "ok"
 
     @property
     def ever_read(self) -> bool:
@@ -110,7 +118,6 @@ class Follower:
         if self._view.catalog.generation >= generation:
             return True
         deadline = time.monotonic() + timeout_s
-        self.catch_up()
         with self._applied:
             while self._view.catalog.generation < generation:
                 left = deadline - time.monotonic()
@@ -130,7 +137,7 @@ class Follower:
         release = None if state.active is None else state.find(state.active)
         if release is None or release.digest != digest:
             return
-        with self._stepping:
+        with self._swapping:
             verified = {**self._view.verified, task: release}
             self._view = View(self._view.catalog, self._view.blocked, MappingProxyType(verified))
 
@@ -145,8 +152,11 @@ class Follower:
         while not self._stopped:
             self._nudged.wait(self._poll_s)
             self._nudged.clear()
-            if not self._stopped:
-                self.catch_up()
+            try:
+                if not self._stopped:
+                    self.catch_up()
+            except Exception:  # whatever it was, the next look may succeed
+                log.exception("the log could not be followed")
 
     def _apply(self, catalog: Catalog, blocked: str) -> None:
         """Load what became active, then let the new view answer."""
@@ -160,12 +170,13 @@ class Follower:
         # On the very first look requests load what they need; nobody is waiting for a release.
         if before.generation:
             wait(loading.values(), self._load_s)
-        verified = {**self._view.verified}
-        verified |= {name: active[name] for name, future in loading.items() if _fine(future)}
-        gone = [n for n in verified if n not in catalog.tasks or catalog.tasks[n].retired]
-        for name in gone:
-            del verified[name]
-        with self._applied:
+        fine = {name: active[name] for name, future in loading.items() if _fine(future)}
+        with self._applied, self._swapping:
+            verified = {
+                name: release
+                for name, release in {**self._view.verified, **fine}.items()
+                if name in catalog.tasks and not catalog.tasks[name].retired
+            }
             self._view = View(catalog, blocked, MappingProxyType(verified))
             self._applied.notify_all()
         self._telemetry.set("rootstock_generation", catalog.generation)

@@ -23,6 +23,7 @@ class Route:
     task: str
     release: int
     digest: str  # sha256 of the artifact, hex
+    generation: int = 0  # of the catalog that said so
     path: Path = Path.MIXED
 
 

@@ -1,13 +1,12 @@
 """`rootstock adapter`: look at an artifact, verify it, merge it into a plain timm checkpoint."""
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rootstock.console import emit, guarded, out
+from rootstock.console import artifact_bytes, emit, fail, guarded, out
 
 app = typer.Typer(help="Inspect, verify and merge artifacts.", no_args_is_help=True)
 
@@ -24,7 +23,7 @@ def show(file: File, as_json: AsJson = False) -> None:
     """Print what an artifact says of itself, after checking its seal."""
     from adapters_store import artifact
 
-    data = file.read_bytes()
+    data = artifact_bytes(file)
     adapter = artifact.read(data, file.name)
     manifest = adapter.manifest
     value = {
@@ -72,7 +71,7 @@ def verify(file: File, weights: Weights = None, as_json: AsJson = False) -> None
     from adapters_store.backbone import for_manifest
     from adapters_store.effect import Golden, golden_images
 
-    data = file.read_bytes()
+    data = artifact_bytes(file)
     manifest = artifact.read(data, file.name).manifest
     backbone = for_manifest(manifest.backbone, weights)
     adapter = admit(data, backbone.spec)
@@ -102,22 +101,23 @@ def merge(
     from adapters_store.backbone import for_manifest
     from adapters_store.plain import merged_state
 
-    data = file.read_bytes()
+    if output.is_dir() or not output.absolute().parent.is_dir():
+        fail(f"--out {output} is a folder, or its folder does not exist")
+    data = artifact_bytes(file)
     manifest = artifact.read(data, file.name).manifest
     backbone = for_manifest(manifest.backbone, weights)
     state = merged_state(backbone, admit(data, backbone.spec))
-    folder = output.resolve().parent
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False, suffix=".part") as draft:
-        part = Path(draft.name)
+    part = output.with_name(f"{output.name}.{os.getpid()}.part")
     try:
         save_file(state, part)
-        os.replace(part, output)  # noqa: PTH105 (the atomic one)
+        part.replace(output)
     finally:
         part.unlink(missing_ok=True)
+    kwargs: dict[str, int] = {**manifest.backbone.kwargs, "num_classes": len(manifest.labels)}  # type: ignore[dict-item]
     value = {
         "file": str(output),
         "model": manifest.backbone.name,
-        "kwargs": {**manifest.backbone.kwargs, "num_classes": len(manifest.labels)},
+        "kwargs": kwargs,
         "tensors": len(state),
     }
 

@@ -31,7 +31,7 @@ def predict(
             except RootstockHTTPError as error:
                 failed += 1
                 answer = dict(error.problem)
-            except httpx.TransportError as error:
+            except (httpx.TransportError, httpx.InvalidURL) as error:
                 fail(f"no answer from {url}: {error}")
             results.append({"image": str(image), **answer})
 

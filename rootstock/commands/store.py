@@ -1,12 +1,11 @@
 """`rootstock store`: what is published, and who answers. Works without any server."""
 
-import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rootstock.console import emit, fail, guarded, out, table
+from rootstock.console import artifact_bytes, author, emit, fail, guarded, out, table
 
 if TYPE_CHECKING:
     from adapters_store.store import AdapterStore
@@ -43,12 +42,12 @@ def publish(
     from adapters_store.effect import Golden
     from adapters_store.store import AdapterStore
 
-    data = file.read_bytes()
+    data = artifact_bytes(file)
     manifest = artifact.read(data, file.name).manifest
     backbone = for_manifest(manifest.backbone, weights)
     Golden(backbone).check(admit(data, backbone.spec))
     published = AdapterStore.open(store, backbone.spec.ref.digest).publish(
-        data, manifest.task, by=getpass.getuser(), why=why, activate=activate
+        data, manifest.task, by=author(), why=why, activate=activate
     )
     release = published.release
     value = {
@@ -146,7 +145,7 @@ def activate(
     as_json: AsJson = False,
 ) -> None:
     """Let a release answer for its task: also how one rolls back."""
-    generation = _open(store, backbone).activate(task, release, by=getpass.getuser(), why=why)
+    generation = _open(store, backbone).activate(task, release, by=author(), why=why)
     _changed(generation, f"{task}@{release} answers now", as_json)
 
 
@@ -162,9 +161,7 @@ def alias(
     as_json: AsJson = False,
 ) -> None:
     """Point an alias at a release."""
-    generation = _open(store, backbone).alias(
-        task, name, release or None, by=getpass.getuser(), why=why
-    )
+    generation = _open(store, backbone).alias(task, name, release or None, by=author(), why=why)
     done = f"{task}@{name} is {task}@{release}" if release else f"{task}@{name} is gone"
     _changed(generation, done, as_json)
 
@@ -186,7 +183,7 @@ def split(
         if not (release.isdecimal() and weight.isdecimal()):
             fail(f"{item!r} is not release=weight")
         shares[int(release)] = int(weight)
-    generation = _open(store, backbone).split(task, shares, by=getpass.getuser(), why=why)
+    generation = _open(store, backbone).split(task, shares, by=author(), why=why)
     _changed(generation, f"{task} is split {' '.join(weights)}", as_json)
 
 
@@ -201,7 +198,7 @@ def retire(
     as_json: AsJson = False,
 ) -> None:
     """Take a task, or one of its releases, out of service."""
-    generation = _open(store, backbone).retire(task, release or None, by=getpass.getuser(), why=why)
+    generation = _open(store, backbone).retire(task, release or None, by=author(), why=why)
     _changed(
         generation, f"{task}@{release} is retired" if release else f"{task} is retired", as_json
     )
@@ -253,6 +250,9 @@ def _open(uri: str, backbone: str) -> "AdapterStore":
     """The store of the one backbone there, or of the one that is named."""
     from adapters_store.store import AdapterStore, list_backbones
 
+    local = uri.removeprefix("file://")
+    if ":/" not in local and not Path(local).is_dir():  # looking must not make a folder
+        fail(f"nothing is published in {uri}: there is no such folder")
     known = list_backbones(uri)
     found = [digest for digest in known if digest.startswith(backbone[:16])]
     if not found:

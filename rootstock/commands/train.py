@@ -1,6 +1,5 @@
 """`rootstock train` and `rootstock evaluate`: an image folder in, an artifact or a score out."""
 
-import getpass
 import os
 import sys
 import time
@@ -14,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from rootstock.console import emit, fail, guarded, out, table
+from rootstock.console import artifact_bytes, author, emit, fail, guarded, out, table
 
 if TYPE_CHECKING:
     from adapters_store.store import AdapterStore, Published
@@ -90,7 +89,7 @@ def train(
     _write(output, made.data)
     published = None
     if shelf is not None:
-        published = shelf.publish(made.data, task, by=getpass.getuser(), why="rootstock train")
+        published = shelf.publish(made.data, task, by=author(), why="rootstock train")
     value = {
         "task": task,
         "method": method,
@@ -132,7 +131,7 @@ def evaluate(
     from training.trunk import default_device
 
     _precision(threads)
-    content = file.read_bytes()
+    content = artifact_bytes(file)
     manifest = artifact.read(content, file.name).manifest
     frozen = for_manifest(manifest.backbone, weights)
     adapter = admit(content, frozen.spec)

@@ -139,6 +139,7 @@ def swap(url: str, scans: Scans, question: Question, data: bytes) -> Swap:
             r: sum(h.label == truth[h.scan] for h in mine if h.release == r) / n
             for r, n in sorted(by_release.items())
         },
-        first_answer_s=min(h.done for h in mine if h.release == new) - times["began"],
+        first_answer_s=min((h.done for h in mine if h.release == new), default=float("inf"))
+        - times["began"],
         stale=sum(h.release < new and h.sent > times["returned"] for h in mine),
     )

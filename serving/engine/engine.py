@@ -98,6 +98,7 @@ class Engine:
         net = backbone.net if shares else copy.deepcopy(backbone.net)
         self._net = net.to(self.device, self.dtype)
         self._sizes = {t.path: (t.outputs, t.inputs) for t in self.spec.targets}
+        self._layouts: dict[Layout, Layout] = {}  # one object for equal layouts: compared by id
         self.run = self.lane()
 
     def prepare(self, adapter: Adapter) -> Prepared:
@@ -105,7 +106,7 @@ class Engine:
         layout, row = flatten(lower(adapter, self.spec), self._sizes, self.dtype, expanded=False)
         preprocess = adapter.manifest.preprocess
         return Prepared(
-            layout=layout,
+            layout=self._layouts.setdefault(layout, layout),
             row=row,
             weight=torch.from_numpy(np.array(adapter.head_weight)),
             bias=torch.from_numpy(np.array(adapter.head_bias)),
@@ -191,7 +192,4 @@ class Lane:
 
 def _by_layout_then_adapter(adapters: Sequence[Prepared]) -> Callable[[int], tuple[int, int]]:
     """A sort key that makes equal layouts neighbours, and equal adapters among them."""
-    number: dict[Layout, int] = {}
-    for adapter in adapters:
-        number.setdefault(adapter.layout, len(number))
-    return lambda i: (number[adapters[i].layout], id(adapters[i]))
+    return lambda i: (id(adapters[i].layout), id(adapters[i]))

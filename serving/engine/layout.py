@@ -189,7 +189,8 @@ def _span(index: Index | None, length: int) -> Span:
     """Scattered rows are spread over all of them, so they span everything."""
     if not isinstance(index, slice):
         return None
-    start, stop, _ = index.indices(length)
+    start, stop, step = index.indices(length)
+    assert step == 1, "operators act on whole runs or on index vectors"
     return start, stop
 
 

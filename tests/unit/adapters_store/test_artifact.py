@@ -220,3 +220,42 @@ def test_task_names_that_break_the_rule_are_refused(good, name):
     data = artifact.write(Adapter(manifest=manifest, tensors=good.tensors))
 
     assert "task" in faults_of(data)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        '{"\\ud800":1}',
+        '{"a":{"dtype":"F32","shape":[0,549755813888,549755813888],"data_offsets":[0,0]}}',
+        '{"a":{"dtype":"F32","shape":[],"data_offsets":[0]}}',
+        '{"a":{"dtype":["F32"],"shape":[],"data_offsets":[0,4]}}',
+        '{"a":{"dtype":"F32","shape":[true],"data_offsets":[0,4]}}',
+        '{"a":{"dtype":"F32","shape":[1e0],"data_offsets":[0,4]}}',
+        "[]",
+        "null",
+        '{"a":1,"a":1}',
+    ],
+)
+def test_strange_headers_are_refused_and_nothing_else_happens(header):
+    raw = header.encode()
+    raw += b" " * (-len(raw) % 8)
+
+    assert faults_of(len(raw).to_bytes(8, "little") + raw + b"\0" * 4)
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer")
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        {"name": "hf-hub:evil/x"},
+        {"name": "local-dir:/etc"},
+        {"kwargs": {"checkpoint_path": "/any.pth"}},
+        {"kwargs": {"embed_dim": 10**7}},
+    ],
+)
+def test_an_artifact_does_not_choose_what_is_downloaded(good, backbone):
+    ref = good.manifest.backbone.model_copy(update=backbone)
+    manifest = good.manifest.model_copy(update={"backbone": ref})
+    data = artifact.write(Adapter(manifest=manifest, tensors=good.tensors))
+
+    assert "backbone" in faults_of(data)

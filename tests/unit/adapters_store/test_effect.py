@@ -54,3 +54,14 @@ def test_bf16_is_allowed_more_than_fp32(tiny, make_adapter):
     Golden(tiny).check(adapter, off, torch.bfloat16)
     with pytest.raises(EffectFailedError):
         Golden(tiny).check(adapter, off, torch.float32)
+
+
+def test_a_record_that_is_out_of_all_bounds_is_no_pass(tiny, make_adapter):
+    adapter = make_adapter(tiny)
+    record = adapter.manifest.effect.model_copy(
+        update={"logits": tuple((1e200,) * 5 for _ in range(4))}
+    )
+    forged = adapter.manifest.model_copy(update={"effect": record})
+
+    with pytest.raises(EffectFailedError):
+        Golden(tiny).check(Adapter(manifest=forged, tensors=adapter.tensors))

@@ -106,6 +106,13 @@ def test_a_picture_of_too_many_pixels_is_refused_from_its_header():
         decode(data, pixels_max=1_000_000)
 
 
+def test_a_thread_of_an_image_is_not_blown_up():
+    preprocess = SQUASH.model_copy(update={"geometry": "timm", "crop_pct": 0.9})
+
+    with pytest.raises(ImageInvalidError, match="long and thin"):
+        pixels(encoded(Image.new("1", (1, 50_000))), preprocess, pixels_max=1_000_000)
+
+
 def test_timm_geometry_is_timms_own_transform():
     from timm.data import create_transform
 

@@ -339,3 +339,43 @@ def test_without_tokens_changes_need_a_loopback_server(replica_of, publish, http
     assert predict(client, body=png).status_code == 200
     answer = client.delete("/v1/tasks/digits", headers={"X-Forwarded-For": "127.0.0.1"})
     assert answer.status_code == 403
+
+
+def test_orders_that_a_web_page_could_send_are_refused(door):
+    client, _ = door
+
+    answer = client.post(
+        "/v1/tasks/digits:activate",
+        content=b'{"release": 1}',
+        headers={"Content-Type": "text/plain"},
+    )
+
+    assert answer.status_code == 415
+    assert client.post("/v1/tasks/digits:activate", json={"release": True}).status_code == 400
+
+
+@pytest.mark.parametrize("charset", ["undefined", "a\\0b", "utf-9"])
+def test_forms_in_no_charset_are_refused(door, charset):
+    client, _ = door
+    kind = f"multipart/form-data; boundary=y; charset={charset}"
+    body = b'--y\r\nContent-Disposition: form-data; name="a"\r\n\r\nx\r\n--y--\r\n'
+
+    assert predict(client, body=body, kind=kind).status_code == 400
+
+
+def test_a_request_too_many_is_refused_before_its_body(door, png, monkeypatch):
+    client, replica = door
+    monkeypatch.setattr(type(replica.batcher), "waiting", replica.settings.queue_max)
+
+    answer = predict(client, body=png)
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_nobody_may_invent_metric_labels(door):
+    client, _ = door
+    for i in range(5):
+        client.post(f"/v1/tasks/invented-{i}:predict?top_k=0", content=b"")
+
+    assert "invented" not in client.get("/metrics").text

@@ -148,3 +148,14 @@ def test_closing_answers_what_waits_and_refuses_the_rest(bench, batcher):
     closer.join(10)
     assert waiting.result(0).batch == 1
     assert not closer.is_alive()
+
+
+def test_a_late_sample_that_was_given_up_does_not_end_the_thread(bench, batcher):
+    held_up(bench, batcher)
+    late = batcher.submit(sample("late", budget_s=0.01))
+    assert late.cancel()
+    time.sleep(0.05)
+    bench.gate.set()
+
+    assert batcher.submit(sample()).result(10).batch == 1
+    assert batcher.stuck_s() < 5

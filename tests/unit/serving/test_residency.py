@@ -181,3 +181,43 @@ def test_a_slot_holds_what_was_loaded(residency, shelf, artifacts, engine):
 
     for a, b in zip(got, wanted, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_one_who_gives_up_does_not_end_a_load_that_others_wait_for(residency, shelf, artifacts):
+    digest = shelf.put(artifacts[0])
+    shelf.gate.clear()
+    first, second = residency.get(digest), residency.get(digest)
+    assert not first.cancel()
+    shelf.gate.set()
+
+    assert second.result(10).manifest.task == "digits"
+
+
+def test_damaged_bytes_are_served_again_once_they_are_whole(residency, shelf, artifacts):
+    digest = shelf.put(artifacts[0])
+    shelf.blobs[digest] = artifacts[0][:-1]
+    with pytest.raises(ArtifactInvalidError):
+        residency.get(digest).result(10)
+    assert residency.refused(digest)
+
+    residency.install(digest, artifacts[0], "digits")
+
+    assert not residency.refused(digest)
+    assert residency.get(digest).result(0).manifest.task == "digits"
+
+
+def test_any_trouble_with_one_adapter_stays_its_own(residency, shelf, artifacts, monkeypatch):
+    good, bad = shelf.put(artifacts[0]), shelf.put(artifacts[1])
+    residency.get(bad).result(10)
+    real = residency._place
+
+    def place(digest):
+        if digest == bad:
+            raise MemoryError
+        return real(digest)
+
+    monkeypatch.setattr(residency, "_place", place)
+    placed = residency.slot([good, bad])
+
+    assert isinstance(placed[bad], MemoryError)
+    residency.release([good])

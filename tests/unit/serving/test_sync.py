@@ -92,7 +92,7 @@ def test_an_unreachable_store_stops_nothing_that_is_loaded(
         patch.setattr(replica.store, "catch_up", away)
         until(lambda: replica.follower.trouble)
         assert client.post("/v1/tasks/digits:predict", content=png).status_code == 200
-        assert "no route" in client.get("/readyz").json()["store"]
+        assert client.get("/readyz").json()["store"] == "unreachable"
 
     until(lambda: not replica.follower.trouble)
 
@@ -130,3 +130,37 @@ def test_closing_leaves_no_thread_behind(settings_of):
 
     left = [t.name for t in set(threading.enumerate()) - before if t.name.startswith("rootstock")]
     assert left == []
+
+
+def test_a_release_that_cannot_be_fetched_leaves_the_one_before_answering(
+    replica_of, publish, http, png, monkeypatch
+):
+    publish("digits")
+    replica = replica_of(load_s=0.2)
+    client = http(replica)
+    assert client.post("/v1/tasks/digits:predict", content=png).json()["release"] == 1
+
+    def away(digest):
+        raise StoreUnavailableError("s3://somewhere", "no route")
+
+    monkeypatch.setattr(replica.residency, "_fetch", away)
+    publish("digits", seed=1)
+    until(lambda: replica.generation == 2)
+
+    answer = client.post("/v1/tasks/digits:predict", content=png)
+    assert (answer.status_code, answer.json()["release"]) == (200, 1)
+    assert client.get("/v1/tasks/digits").status_code == 200, "one can look, to roll back"
+
+
+def test_following_goes_on_after_an_unexpected_error(replica_of, publish, monkeypatch):
+    replica = replica_of()
+
+    def broken(catalog):
+        raise RuntimeError("surprise")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(replica.store, "catch_up", broken)
+        time.sleep(0.3)
+    publish("digits")
+
+    until(lambda: replica.generation == 1)
