@@ -20,6 +20,12 @@ from adapters_store.manifest import Preprocess
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 PIXELS_MAX: Final = 50_000_000
+
+# Our own limit is checked from the header, before anything is decoded; Pillow's only warns.
+Image.MAX_IMAGE_PIXELS = None
+# Odd metadata is no reason to fail, nor to write to a server's log. (Filters are per process, so
+# this is not done around each picture: decoders run in many threads.)
+warnings.filterwarnings("ignore", module="PIL")
 _FILTERS: Final = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -36,17 +42,14 @@ def decode(data: bytes, pixels_max: int = PIXELS_MAX) -> Image.Image:
     if not data:
         raise ImageInvalidError("the image is empty")
     try:
-        with warnings.catch_warnings():
-            # Our own limit below is checked from the header, before anything is decoded.
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > pixels_max:
-                    raise ImageInvalidError(  # noqa: TRY301
-                        f"the image has {width}x{height} pixels; at most {pixels_max} are decoded"
-                    )
-                image.load()
-                return _rgb(ImageOps.exif_transpose(image))
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > pixels_max:
+                raise ImageInvalidError(  # noqa: TRY301
+                    f"the image has {width}x{height} pixels; at most {pixels_max} are decoded"
+                )
+            image.load()
+            return _rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         reason = f"the bytes are no image of a known format ({', '.join(FORMATS)})"
         raise ImageInvalidError(reason) from None

@@ -31,6 +31,7 @@ class TrainedTask:
     adapter: Adapter
     data: bytes  # of the artifact
     report: LawReport  # how far its three paths lie apart
+    recipe: Recipe  # as it was used
     log: tuple[Epoch, ...]
 
 
@@ -70,6 +71,9 @@ def train_task(
             wanted = "{}x{}".format(*backbone.spec.input_size)
             fault = "images of {} are {}x{}, the backbone reads {}".format(name, *size, wanted)
             raise DataInvalidError(task, (fault,))
+    if not method_named(method).layout(parsed, backbone.spec):
+        # Its features are computed once, so they may as well be the ones that will be served.
+        recipe = recipe.model_copy(update={"precision": "fp32"})
     where = default_device() if device is None else device
     fitted = fit(backbone, method, parsed, images, recipe, device=where, watch=watch)
     made = export(
@@ -82,7 +86,9 @@ def train_task(
         recipe=recipe,
         device=where,
     )
-    return TrainedTask(adapter=made.adapter, data=made.data, report=made.report, log=fitted.log)
+    return TrainedTask(
+        adapter=made.adapter, data=made.data, report=made.report, recipe=recipe, log=fitted.log
+    )
 
 
 def check_task(task: str, method: str, options: MethodOptions, spec: BackboneSpec) -> None:

@@ -82,7 +82,7 @@ def train(
     _say(
         f"{task}: {len(images.classes)} classes, "
         + ", ".join(f"{n} {name}" for name, n in sizes.items())
-        + f"; {method} on {backbone}, {recipe.epochs} epochs, {recipe.precision}"
+        + f"; {method} on {backbone}, {recipe.epochs} epochs"
     )
     with _watched(f"{task} ({method})") as watch:
         made = train_task(images, frozen, task, method, options.model_dump(), recipe, watch=watch)
@@ -99,7 +99,7 @@ def train(
         "parameters": made.adapter.parameters,
         "metrics": dict(made.adapter.manifest.metrics),
         "law": asdict(made.report),
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": made.recipe.model_dump(mode="json"),
         "options": dict(made.adapter.manifest.options),
         "images": sizes,
         "seconds": round(time.monotonic() - begun, 2),

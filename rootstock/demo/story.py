@@ -15,18 +15,11 @@ from rootstock.client import Client
 from rootstock.demo.scans import QUESTIONS, TEST, Question, Scans
 from rootstock.demo.traffic import Request, Stream, drive, while_running
 from training.loop import Watch
-from training.recipe import compose
+from training.recipe import QUICK, compose
 from training.run import TrainedTask, train_task
 from training.trunk import default_device, native_precision
 
 AROUND_S: Final = 1.5  # of traffic before and after the second release is published
-
-# Short runs, for two cores: chosen on val.
-RECIPES: Final[Mapping[str, Mapping[str, Any]]] = {
-    "alore": {"epochs": 6, "batch": 32, "lr": 7e-3},
-    "lora": {"epochs": 8, "batch": 32, "lr": 7e-3},
-    "linear": {"lr": 3e-2},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +55,8 @@ def train(question: Question, scans: Scans, backbone: Backbone, watch: Watch) ->
     """Train one task on train, watching val; what is held out is not looked at."""
     data = scans.data(question, backbone.spec.preprocess())
     precision = native_precision(default_device())
-    options, recipe = compose(question.method, {"precision": precision, **RECIPES[question.method]})
+    settings = {"precision": native_precision(default_device())}
+    options, recipe = compose(question.method, settings, QUICK[question.method])
     return train_task(
         data,
         backbone,

@@ -42,3 +42,18 @@ def test_images_of_another_size_are_refused(tiny, patterns, brief):
 
     with pytest.raises(DataInvalidError, match=r"images of test are 16x16.*reads 32x32"):
         train_task(data, tiny, "name", "alore", {}, brief, watch=Watch(on_step=never))
+
+
+@pytest.mark.parametrize(("method", "wanted"), [("linear", "fp32"), ("lora", "bf16")])
+def test_a_head_alone_learns_from_the_features_that_are_served(
+    tiny, patterns, brief, method, wanted
+):
+    """Features that are computed once are computed in fp32, and the manifest says so."""
+    low = brief.model_copy(update={"precision": "bf16"})
+
+    made = train_task(patterns, tiny, "name", method, {}, low)
+
+    assert made.recipe.precision == wanted
+    assert made.adapter.manifest.provenance.recipe["precision"] == wanted
+    if method == "linear":
+        assert made.log[-1].val_accuracy == made.adapter.manifest.metrics["val"]
