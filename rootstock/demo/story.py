@@ -54,7 +54,6 @@ class Swap:
 def train(question: Question, scans: Scans, backbone: Backbone, watch: Watch) -> TrainedTask:
     """Train one task on train, watching val; what is held out is not looked at."""
     data = scans.data(question, backbone.spec.preprocess())
-    precision = native_precision(default_device())
     settings = {"precision": native_precision(default_device())}
     options, recipe = compose(question.method, settings, QUICK[question.method])
     return train_task(
