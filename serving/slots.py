@@ -54,12 +54,6 @@ class SlotTable(Generic[K]):
         else:
             self._pins[key] -= 1
 
-    def drop(self, key: K) -> None:
-        """Free the slot of a key that is not pinned."""
-        if self._pins.get(key):
-            raise KeyError(key)
-        self._free.append(self._held.pop(key))
-
     def held(self) -> dict[K, int]:
         """Slot by key, least recently used first."""
         return dict(self._held)

@@ -68,11 +68,6 @@ class Follower:
         return self._view
 
     @property
-    def trouble(self) -> str:
-        """Why the view may be behind the log: empty when it is not."""
-        return self._unreachable or self._view.blocked
-
-    @property
     def state(self) -> str:
         """How it stands with the log, in a word that names no address."""
         if self._unreachable:

@@ -90,11 +90,11 @@ def test_an_unreachable_store_stops_nothing_that_is_loaded(
 
     with monkeypatch.context() as patch:
         patch.setattr(replica.store, "catch_up", away)
-        until(lambda: replica.follower.trouble)
+        until(lambda: replica.follower.state == "unreachable")
         assert client.post("/v1/tasks/digits:predict", content=png).status_code == 200
         assert client.get("/readyz").json()["store"] == "unreachable"
 
-    until(lambda: not replica.follower.trouble)
+    until(lambda: replica.follower.state == "ok")
 
 
 def test_a_retired_task_is_gone_and_comes_back(replica_of, publish, store, http, png):
