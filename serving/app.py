@@ -39,6 +39,8 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
     "RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS": (
         "1,2,3,5,7.5,10,15,20,30,40,50,75,100,150,200,300,500,750,1000,2000,5000,10000,30000"
     ),
+    # Serve obeys headers of clients; they are taken off before it sees them.
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.front:middlewares",
     # Nothing is sent to anybody.
     "RAY_USAGE_STATS_ENABLED": "0",
 }
@@ -78,6 +80,7 @@ ONE_MACHINE: Final[Mapping[str, str]] = {
 # Serve would take flags by their default where they are not set; without these nothing is right.
 REQUIRED: Final = frozenset(
     {
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH",
         "RAY_SERVE_ENABLE_HA_PROXY",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED",
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH",

@@ -134,6 +134,34 @@ def test_both_ingresses_answer_side_by_side(server):
     assert json.loads(get(server, "/openapi.json"))["info"]["title"] == "Rootstock"
 
 
+def ask(server: Running, path: str, **headers: str) -> tuple[int, str, str]:
+    """Status, content type and request id of a GET with some headers."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.settings.port, timeout=10)
+    try:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request("GET", path, headers=names)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, answer.headers["content-type"], answer.headers["x-request-id"]
+    finally:
+        connection.close()
+
+
+def test_a_client_cannot_steer_serve_by_its_headers(server):
+    """A limit of a microsecond would give 408; odd request ids would go to logs and back."""
+    assert ask(server, "/v1/tasks", x_request_timeout_seconds="0.000001")[0] == 200
+    assert ask(server, "/v1/tasks", x_request_id="trace-7")[2] == "trace-7"
+    assert len(ask(server, "/v1/tasks", x_request_id="<script>alert(1)</script>")[2]) == 36
+
+
+def test_headers_that_are_too_long_are_refused(server):
+    """Neither a hang nor a lost connection, and the next request is answered."""
+    status, _, _ = ask(server, "/v1/tasks", x_padding="a" * 200_000)
+
+    assert 400 <= status < 500
+    assert ask(server, "/v1/tasks")[0] == 200
+
+
 def test_one_scrape_gathers_every_replica(server):
     """Whichever replica is asked, it asks the others, from inside a request."""
     for _ in range(4):
