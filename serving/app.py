@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from adapters_store.errors import RootstockError
 from adapters_store.threads import OPENMP
 from serving.config import Megabytes, Settings
+from serving.front import LEAVING_VARIABLE
 
 if TYPE_CHECKING:
     from ray import serve
@@ -125,6 +126,7 @@ def environment(settings: Settings, run: RunPaths) -> dict[str, str]:
     """Every variable of a run on one machine, to be set before Ray is imported."""
     variables = {**ENVIRONMENT, **INGRESS[settings.ingress], **ONE_MACHINE}
     variables[RUN_VARIABLE] = str(run.folder)
+    variables[LEAVING_VARIABLE] = str(run.folder / "leaving")
     if settings.ingress == "haproxy":
         metrics, stats, fallback_http, fallback_grpc = run.ports[:_FRONT_PORTS]
         span = settings.replicas + _SPARE_PORTS

@@ -1,12 +1,14 @@
-"""What stands before Ray Serve in every process that speaks HTTP. Knows headers, nothing else.
+"""What stands before Ray Serve in every process that speaks HTTP. Knows no task and no replica.
 
 Serve takes orders from headers that any client may send: a time limit of none, no cancelling when
-the client goes, a wish for one replica. They are taken off before Serve sees them. Serve calls
+the client goes, a wish for one replica. They are taken off before Serve sees them. And a server
+that is about to stop says so: Serve would answer 404, as if there were no such task. Serve calls
 `middlewares` by its name, which `app.ENVIRONMENT` holds.
 """
 
 import os
 import re
+from pathlib import Path
 from typing import Final
 
 from starlette.middleware import Middleware
@@ -14,6 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.problems import http_problem
 
+# Where to look for the file that says that the server is about to stop.
+LEAVING_VARIABLE: Final = "ROOTSTOCK_LEAVING"
 # Serve takes `_` and `-` in the two routing headers for the same; here it is so for all.
 CONTROL: Final = frozenset(
     {
@@ -37,23 +41,33 @@ _ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 def middlewares() -> list[Middleware]:
     """For Serve's `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`."""
-    return [Middleware(Stripped)]
+    leaving = os.environ.get(LEAVING_VARIABLE)
+    return [Middleware(Front, leaving=Path(leaving) if leaving else None)]
 
 
-class Stripped:
-    """An application that never sees a control header."""
+class Front:
+    """An application that never sees a control header, nor anything once the server is leaving."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, leaving: Path | None = None) -> None:
+        self._app, self._leaving = app, leaving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on a request or a socket without them; refuse one with too many headers."""
+        """Pass on a request or a socket without control headers, or refuse it."""
         app = self._app
         if "headers" in scope:
             scope = {**scope, "headers": stripped(scope["headers"])}
-            if scope["type"] == "http" and _bytes(scope["headers"]) > HEADERS_BYTES:
-                app = http_problem(431, f"the headers have more than {HEADERS_BYTES} bytes")
+        if scope["type"] == "http":
+            app = self._refusal(scope["headers"]) or app
         await app(scope, receive, send)
+
+    def _refusal(self, headers: list[tuple[bytes, bytes]]) -> ASGIApp | None:
+        if self._leaving is not None and self._leaving.exists():
+            refusal = http_problem(503, "the server is stopping")
+            refusal.headers.update({"Retry-After": "1", "Connection": "close"})
+            return refusal
+        if _bytes(headers) > HEADERS_BYTES:
+            return http_problem(431, f"the headers have more than {HEADERS_BYTES} bytes")
+        return None
 
 
 def _bytes(headers: list[tuple[bytes, bytes]]) -> int:

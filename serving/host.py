@@ -5,6 +5,7 @@ one line, `{"failed": null, or why}`. Stderr has what replicas log; all the rest
 """
 
 import _thread
+import contextlib
 import io
 import json
 import logging
@@ -26,8 +27,11 @@ from ray.serve.schema import LoggingConfig
 
 from serving.app import APPLICATION, LOG, RUN_VARIABLE, build, timeouts_s
 from serving.config import Megabytes, Settings
+from serving.front import LEAVING_VARIABLE
+from serving.launch import processes
 
 _QUIET: Final = LoggingConfig(log_level="WARNING", enable_access_log=False)
+_FRONT_STOP_S: Final = 1.0
 _SERVE_STOP_S: Final = 12.0
 
 
@@ -134,9 +138,30 @@ def _stop() -> None:
 
 
 def _drain() -> None:
-    """Let replicas finish what they hold, and only then take the ingress away from above them."""
+    """Close the door, let replicas finish what they hold, and only then end Serve."""
+    _close_front()
     serve.delete(APPLICATION)
     serve.shutdown()
+
+
+def _close_front() -> None:
+    """Refuse what comes from now on; let HAProxy take no more connections, and end."""
+    Path(os.environ[LEAVING_VARIABLE]).touch()
+    deadline = time.monotonic() + _FRONT_STOP_S
+    for pid in _haproxies():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGUSR1)
+    while _haproxies() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _haproxies() -> list[int]:
+    found = []
+    for pid in processes(os.getpid()):
+        with contextlib.suppress(OSError):  # gone by now
+            if Path(f"/proc/{pid}/exe").readlink().name == "haproxy":
+                found.append(pid)
+    return found
 
 
 if __name__ == "__main__":

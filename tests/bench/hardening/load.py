@@ -59,7 +59,8 @@ class Hit:
     status: int  # of the last try
     release: int = 0
     label: str = ""
-    said: str = ""
+    said: str = ""  # on failure
+    first_said: str = ""
 
     @property
     def ok(self) -> bool:
@@ -126,11 +127,13 @@ class Load:
             floor = self._known.release.get(task, 0)
             sent = time.monotonic()
             first = await self._try(session, task, wanted)
-            hit = replace(first, floor=floor, sent=sent)
+            hit = replace(first, floor=floor, sent=sent, first_said=first.said)
             if hit.status == 0 or hit.status >= 500:
                 await asyncio.sleep(self._pause_s)
                 again = await self._try(session, task, wanted)
-                hit = replace(again, floor=floor, sent=sent, first=first.status)
+                hit = replace(
+                    again, floor=floor, sent=sent, first=first.status, first_said=first.said
+                )
             self.hits.append(hit)
 
     async def _try(self, session: aiohttp.ClientSession, task: str, wanted: int) -> Hit:

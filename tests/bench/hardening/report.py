@@ -1,6 +1,6 @@
 """Writes docs/results/hardening.md from the parts in docs/results/hardening/*.json.
 
-    python -m tests.bench.hardening.report
+python -m tests.bench.hardening.report
 """
 
 import json

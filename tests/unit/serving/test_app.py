@@ -57,7 +57,7 @@ def test_two_runs_never_share_a_path_or_a_port(runs):
     one, two = (environment(HAPROXY, paths) for paths in runs)
 
     paths = [{v for v in variables.values() if v.startswith("/")} for variables in (one, two)]
-    assert len(paths[0]) == 5
+    assert len(paths[0]) == 6
     assert paths[0].isdisjoint(paths[1])
     assert ports_of(one).isdisjoint(ports_of(two))
 

@@ -83,6 +83,22 @@ def test_too_many_headers_are_refused(seen):
     assert answer.json()["detail"] == "the headers have more than 32768 bytes"
 
 
+def test_a_server_that_leaves_refuses_what_comes(monkeypatch, tmp_path):
+    """Not 404, which would say that the task is gone; and the connection is closed."""
+    monkeypatch.setenv(front.LEAVING_VARIABLE, str(tmp_path / "leaving"))
+    (middleware,) = front.middlewares()
+    app = Starlette(routes=[Route("/", lambda request: JSONResponse("here"))])
+    client = TestClient(middleware.cls(app, *middleware.args, **middleware.kwargs))
+    before = client.get("/")
+
+    (tmp_path / "leaving").touch()
+    after = client.get("/")
+
+    assert before.json() == "here"
+    assert (after.status_code, after.json()["detail"]) == (503, "the server is stopping")
+    assert (after.headers["retry-after"], after.headers["connection"]) == ("1", "close")
+
+
 def test_serve_is_told_where_the_front_is():
     """The name in the environment leads to the function."""
     module, _, name = ENVIRONMENT["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"].partition(":")
