@@ -15,7 +15,7 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from adapters_store.errors import BackboneUnavailableError
-from adapters_store.families import CLASSES, role_of
+from adapters_store.families import AFFINES, CLASSES, FAMILIES, Patterns, role_of
 from adapters_store.hub import skip_if_unreachable
 from adapters_store.manifest import BackboneRef
 from adapters_store.spec import BackboneSpec, Target
@@ -205,25 +205,12 @@ def _spec(net: nn.Module, name: str, kwargs: Mapping[str, Any], digest: str) -> 
         known = ", ".join(sorted(set(CLASSES.values())))
         reason = f"no target map for {type(net).__name__} networks; there are maps for: {known}"
         raise BackboneUnavailableError(name, reason)
-    targets = []
-    for path, module in net.named_modules():
-        found = role_of(family, path)
-        if found is None or not isinstance(module, nn.Linear):
-            continue
-        role, block = found
-        outputs, inputs = module.weight.shape
-        targets.append(
-            Target(
-                path=path,
-                role=role,
-                block=block,
-                outputs=outputs,
-                inputs=inputs,
-                bias=module.bias is not None,
-            )
-        )
+    targets = _targets(net, FAMILIES[family], (nn.Linear,))
+    if {t.role for t in targets} != set(FAMILIES[family]):
+        reason = f"a {type(net).__name__} without the linear layers of the {family} family"
+        raise BackboneUnavailableError(name, reason)
     config = resolve_model_data_config(net)
-    embed = getattr(net, "patch_embed", None)
+    embed = getattr(net, "patch_embed", getattr(net, "stem", None))
     height, width = getattr(embed, "img_size", None) or config["input_size"][1:]
     return BackboneSpec(
         ref=BackboneRef(name=name, kwargs=dict(kwargs), digest=digest),
@@ -234,6 +221,35 @@ def _spec(net: nn.Module, name: str, kwargs: Mapping[str, Any], digest: str) -> 
         std=tuple(config["std"]),
         interpolation=config["interpolation"],
         crop_pct=float(config["crop_pct"]),
-        targets=tuple(targets),
+        targets=targets,
+        affines=_targets(net, AFFINES.get(family, {}), (nn.LayerNorm, nn.Conv2d)),
         classifiers=_classifiers(net),
     )
+
+
+def _targets(
+    net: nn.Module, patterns: Patterns, kinds: tuple[type[nn.Module], ...]
+) -> tuple[Target, ...]:
+    """The modules of these kinds that the patterns name, in the order of the network."""
+    targets, blocks = [], dict[tuple[int, ...], int]()
+    for path, module in net.named_modules():
+        found = role_of(patterns, path)
+        if found is None or not isinstance(module, kinds):
+            continue
+        assert isinstance(module, nn.Linear | nn.LayerNorm | nn.Conv2d)
+        role, numbers = found
+        attention = net.get_submodule(path.rpartition(".")[0]) if role == "qkv" else None
+        linear = isinstance(module, nn.Linear)
+        targets.append(
+            Target(
+                path=path,
+                role=role,
+                block=blocks.setdefault(numbers, len(blocks)) if numbers else 0,
+                outputs=module.weight.shape[0],
+                inputs=module.weight.shape[1] if linear else 0,
+                bias=module.bias is not None,
+                stage=numbers[0] if len(numbers) > 1 else 0,
+                heads=int(getattr(attention, "num_heads", 0)),
+            )
+        )
+    return tuple(targets)

@@ -8,6 +8,7 @@ is made in `__str__`: that is the shape that survives pickling across Ray actors
     │   ├── ArtifactInvalidError(name, faults)      the bytes are no valid adapter
     │   ├── BackboneMismatchError(name, has, wants) made for other weights or another input size
     │   ├── TaskMismatchError(named, asked)         the manifest names another task
+    │   ├── MismatchError(name, faults)             several of these, or shapes that do not fit
     │   ├── LawBrokenError(method, largest, bound)  merged and unmerged answers differ
     │   ├── EffectFailedError(name, faults)         golden images do not give the recorded logits
     │   └── MethodUnknownError(method, known)
@@ -67,6 +68,17 @@ class TaskMismatchError(AdapterError):
 
     def __str__(self) -> str:
         return f"the artifact's manifest names task {self.named!r}, not {self.asked!r}"
+
+
+class MismatchError(AdapterError):
+    """A sound adapter that does not belong here; `faults` lists every reason."""
+
+    def __init__(self, name: str, faults: tuple[str, ...]) -> None:
+        super().__init__(name, faults)
+        self.name, self.faults = name, faults
+
+    def __str__(self) -> str:
+        return f"{self.name} does not belong here: " + "; ".join(self.faults)
 
 
 class LawBrokenError(AdapterError):
@@ -139,7 +151,7 @@ class TaskNotFoundError(CatalogError):
         self.task = task
 
     def __str__(self) -> str:
-        return f"no task {self.task!r}"
+        return f"no task {self.task[:80]!r}"
 
 
 class ReleaseNotFoundError(CatalogError):
@@ -150,7 +162,7 @@ class ReleaseNotFoundError(CatalogError):
         self.task, self.release = task, release
 
     def __str__(self) -> str:
-        return f"task {self.task!r} has no release {self.release!r}"
+        return f"task {self.task[:80]!r} has no release {self.release[:80]!r}"
 
 
 class NameInvalidError(CatalogError):
@@ -161,7 +173,7 @@ class NameInvalidError(CatalogError):
         self.name, self.rule = name, rule
 
     def __str__(self) -> str:
-        return f"{self.name[:80]!r} is not a valid name; it must match {self.rule}"
+        return f"{self.name[:80]!a} is not a valid name; it must match {self.rule}"
 
 
 class PreconditionFailedError(CatalogError):

@@ -67,7 +67,7 @@ class LinearForm:
         return {"alpha": self.alpha, "c": self.c, "gamma": self.gamma, "beta": self.beta}
 
 
-NormalForm = Mapping[str, LinearForm]  # by target path
+NormalForm = Mapping[str, LinearForm]  # by target path; affine terms alone on norms, convolutions
 IDENTITY = LinearForm()
 
 

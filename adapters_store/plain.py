@@ -4,6 +4,8 @@ Law check, effect check, `adapter verify` and the wrong-answer detector all call
 reference that every faster path is held against. Knows no store and no server.
 """
 
+import copy
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -31,41 +33,53 @@ class FormedLinear(nn.Module):
         return normal_form.apply(self.form, x, self.linear.weight, self.linear.bias)
 
 
-class SitedLinear(nn.Module):
-    """A frozen target with a training site on it."""
+class Shifted(nn.Module):
+    """A frozen LayerNorm or convolution with affine terms behind it."""
 
-    def __init__(self, linear: nn.Linear, site: Site) -> None:
+    def __init__(self, frozen: nn.Module, form: LinearForm) -> None:
         super().__init__()
-        self.linear, self.site = linear, site
+        self.frozen, self.form = frozen, form
 
     def forward(self, x: Tensor) -> Tensor:
-        """The adapted target on tokens [..., in]."""
-        y: Tensor = self.site(x, self.linear)
+        """γ ⊙ frozen(x) + β, channel by channel."""
+        y: Tensor = self.frozen(x)
+        if self.form.gamma is not None:
+            y = y * channelwise(self.form.gamma, self.frozen)
+        return y if self.form.beta is None else y + channelwise(self.form.beta, self.frozen)
+
+
+class Sited(nn.Module):
+    """A frozen target with a training site on it."""
+
+    def __init__(self, frozen: nn.Module, site: Site) -> None:
+        super().__init__()
+        self.frozen, self.site = frozen, site
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The adapted target on tokens [..., in], or whatever the frozen module takes."""
+        y: Tensor = self.site(x, self.frozen)
         return y
+
+
+def channelwise(values: Tensor, module: nn.Module) -> Tensor:
+    """Terms [..., channels] in the shape of the module's output: channels come first in images."""
+    return values[..., None, None] if isinstance(module, nn.Conv2d) else values
 
 
 def formed(net: nn.Module, form: NormalForm) -> nn.Module:
     """A twin of the network whose targets apply the form, unmerged."""
-    return _replaced(net, {p: FormedLinear(_linear(net, p), f) for p, f in form.items()})
+    return _replaced(net, {p: _formed(net.get_submodule(p), f) for p, f in form.items()})
 
 
 def sited(net: nn.Module, module: AdapterModule) -> nn.Module:
     """A twin of the network whose targets run the sites of a module in training."""
-    return _replaced(net, {p: SitedLinear(_linear(net, p), s) for p, s in module.by_path().items()})
+    sites = module.by_path()
+    return _replaced(net, {p: Sited(net.get_submodule(p), s) for p, s in sites.items()})
 
 
 def merged(net: nn.Module, form: NormalForm) -> nn.Module:
     """A twin of the network whose targets hold W' and b', computed in the weights' own dtype."""
-    changed: dict[str, nn.Module] = {}
-    for path, target in form.items():
-        linear = _linear(net, path)
-        weight, bias = normal_form.merge(target, linear.weight.detach(), linear.bias)
-        copy = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
-        copy.weight = nn.Parameter(weight, requires_grad=False)
-        if bias is not None:
-            copy.bias = nn.Parameter(bias.detach(), requires_grad=False)
-        changed[path] = copy
-    return _replaced(net, changed)
+    return _replaced(net, {p: _merged(net.get_submodule(p), f) for p, f in form.items()})
 
 
 def merged_state(backbone: Backbone, adapter: Adapter) -> dict[str, Tensor]:
@@ -111,14 +125,35 @@ def vectors(
     return torch.cat(rows).numpy()
 
 
-def _linear(net: nn.Module, path: str) -> nn.Linear:
-    module = net.get_submodule(path)
-    assert isinstance(module, nn.Linear), path
-    return module
+def _formed(module: nn.Module, form: LinearForm) -> nn.Module:
+    return FormedLinear(module, form) if isinstance(module, nn.Linear) else Shifted(module, form)
+
+
+def _merged(module: nn.Module, form: LinearForm) -> nn.Module:
+    """The module with its weight and bias replaced; strict loading needs the same names."""
+    assert isinstance(module, nn.Linear | nn.LayerNorm | nn.Conv2d)
+    weight, bias = module.weight.detach(), module.bias
+    if isinstance(module, nn.Linear):
+        weight, bias = normal_form.merge(form, weight, bias)
+    else:
+        # Affine terms scale rows: of a matrix whose rows are the output's channels.
+        rows, shift = normal_form.merge(form, weight.reshape(len(weight), -1), bias)
+        weight, bias = rows.reshape(weight.shape), shift
+    altered = _bare(module)
+    altered.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        altered.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    return altered
+
+
+def _bare(module: nn.Linear | nn.LayerNorm | nn.Conv2d) -> nn.Linear | nn.LayerNorm | nn.Conv2d:
+    """A copy of the module that shares its parameters."""
+    shared = {id(p): p for p in module.parameters()}
+    return copy.deepcopy(module, shared)
 
 
 def _replaced(net: nn.Module, changed: dict[str, nn.Module]) -> nn.Module:
-    copy = twin(net)
+    altered = twin(net)
     for path, module in changed.items():
-        copy.set_submodule(path, module)
-    return copy
+        altered.set_submodule(path, module)
+    return altered

@@ -3,19 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from adapters_store.families import IN_FRONT
 from adapters_store.manifest import BackboneRef, Preprocess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One `nn.Linear` that an adapter may change."""
+    """One module that an adapter may change: an `nn.Linear`, or one where only affine terms sit."""
 
     path: str  # module path in the timm network: blocks.0.attn.qkv
-    role: str  # what it does in its block: qkv, proj, fc1, fc2
+    role: str  # what it does in its block: qkv, proj, fc1, fc2, …
     block: int  # position of the block, counted from the input
-    outputs: int  # rows of the weight
-    inputs: int  # columns of the weight
+    outputs: int  # rows of the weight; channels, where only affine terms sit
+    inputs: int  # columns of the weight; 0 where only affine terms sit
     bias: bool  # without one, no affine shift may be folded in
+    stage: int = 0  # of a network whose widths grow stage by stage
+    heads: int = 0  # of the attention that a qkv projection feeds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,8 @@ class BackboneSpec:
     std: tuple[float, float, float]
     interpolation: str
     crop_pct: float  # of the data config; used by geometry "timm" alone
-    targets: tuple[Target, ...]
+    targets: tuple[Target, ...]  # every nn.Linear of the family's map, in the network's order
+    affines: tuple[Target, ...] = ()  # LayerNorms and convolutions that take affine terms
     classifiers: tuple[str, ...] = ("head",)  # module path of timm's own classifier
 
     def of_role(self, *roles: str) -> tuple[Target, ...]:
@@ -38,8 +42,19 @@ class BackboneSpec:
         return tuple(t for t in self.targets if t.role in roles)
 
     def by_path(self) -> Mapping[str, Target]:
-        """Targets by module path."""
-        return {t.path: t for t in self.targets}
+        """Everything that an adapter may change, by module path."""
+        return {t.path: t for t in (*self.targets, *self.affines)}
+
+    def in_front(self, placement: str) -> tuple[Target, ...]:
+        """The targets of a placement in front of them: "attention" or "both".
+
+        Raises:
+            ValueError: the family has no such place.
+        """
+        roles = IN_FRONT[self.family].get(placement)
+        if roles is None:
+            raise ValueError(f"{self.family} backbones have no place {placement!r}")
+        return self.of_role(*roles)
 
     def preprocess(self, geometry: str = "squash") -> Preprocess:
         """The preprocessing that an adapter for this backbone gets unless it asks for another."""

@@ -6,6 +6,7 @@ Knows no command. A user's mistake never shows a traceback.
 import getpass
 import json
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
@@ -25,7 +26,9 @@ out = Console(highlight=False, soft_wrap=True)
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """End the command with one line on stderr."""
-    typer.secho(f"rootstock: {message}", fg="red", err=True)
+    # Names of files and of what is in them come from strangers, a terminal does as it is told.
+    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
+    typer.secho(f"rootstock: {shown}", fg="red", err=True)
     raise typer.Exit(code)
 
 
@@ -62,13 +65,25 @@ def author() -> str:
 
 
 def artifact_bytes(file: Path) -> bytes:
-    """The bytes of an artifact that a user names, looked at only if it is not too large."""
+    """The bytes of an artifact that a user names: of a regular file, or of a link to one.
+
+    Looked at only if it is not too large. A pipe is not waited for, a device is not read.
+    """
     from adapters_store.artifact import ARTIFACT_BYTES_MAX
 
-    size = file.stat().st_size
-    if size > ARTIFACT_BYTES_MAX:
-        fail(f"{file} has {size} bytes; an artifact has at most {ARTIFACT_BYTES_MAX}")
-    return file.read_bytes()
+    def check(found: os.stat_result) -> None:
+        if stat.S_ISDIR(found.st_mode):
+            fail(f"{file} is a folder, a file was expected")
+        if not stat.S_ISREG(found.st_mode):
+            fail(f"{file} is a pipe, a socket or a device, a file was expected")
+        if found.st_size > ARTIFACT_BYTES_MAX:
+            fail(f"{file} has {found.st_size} bytes; an artifact has at most {ARTIFACT_BYTES_MAX}")
+
+    check(file.stat())  # some devices do something when they are opened
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as handle:
+        found = os.fstat(handle.fileno())
+        check(found)
+        return handle.read(found.st_size + 1)  # what grows meanwhile is no artifact
 
 
 def emit(value: Any, as_json: bool, text: Callable[[], None]) -> None:

@@ -29,7 +29,7 @@ class Settings(BaseModel):
     store: str = Field(description="where releases are kept: file://, s3://, gs://, az://")
     backbone: str = Field(default="rootstock_nano", description="timm name of the backbone")
     weights: Path | None = Field(default=None, description="its weights, else timm asks the hub")
-    backbone_kwargs: dict[str, bool | int | float | str] = Field(default={})
+    backbone_kwargs: dict[str, bool | int | float | str | tuple[int, ...]] = Field(default={})
 
     host: str = Field(default="127.0.0.1", description="address the ingress binds")
     port: int = Field(default=8000, ge=1, le=65535)

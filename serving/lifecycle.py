@@ -8,9 +8,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from adapters_store.admission import admit
 from adapters_store.catalog import TaskState
-from adapters_store.errors import StoreError, TaskNotFoundError
+from adapters_store.errors import AdapterError, StoreError, TaskNotFoundError
 from adapters_store.proposals import check_task_name
+from adapters_store.store import Published
 from serving import bodies
 from serving.auth import Gate
 from serving.errors import MediaUnsupportedError, RequestInvalidError, ServingError
@@ -162,7 +164,7 @@ class Lifecycle:
         if_match, why = _if_match(request), request.headers.get("x-why", "")
         data = await bodies.read(request, self._replica.settings.artifact_bytes)
         published = await self._replica.write(
-            lambda: self._replica.publish(
+            lambda: self._published(
                 data, task, by=author, why=why, activate=activate, if_match=if_match
             )
         )
@@ -173,6 +175,15 @@ class Lifecycle:
             "digest": published.release.digest,
         }
         return self._json(answer, 201 if published.created else 200, published.generation)
+
+    def _published(self, data: bytes, task: str, **how: Any) -> Published:
+        try:
+            return self._replica.publish(data, task, **how)
+        except AdapterError:
+            # Loading knows bytes and no task. Refused ones are held to it too: that they name
+            # another task has its place among the faults.
+            admit(data, self._replica.spec, task=task)
+            raise
 
     async def retire(self, request: Request, task: str) -> Response:
         """Take the whole task away; publishing to it brings it back."""
@@ -197,7 +208,7 @@ class Lifecycle:
             order = model.model_validate_json(await bodies.read(request, _COMMAND_BYTES))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"])) or "body"
+            where = ".".join(map(str, first["loc"]))[:80] or "body"
             raise RequestInvalidError(f"{where}: {first['msg']}") from None
 
         def change() -> int:

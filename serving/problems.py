@@ -15,6 +15,7 @@ from adapters_store.errors import (
     ImageInvalidError,
     LawBrokenError,
     MethodUnknownError,
+    MismatchError,
     NameInvalidError,
     PreconditionFailedError,
     ReleaseInUseError,
@@ -49,6 +50,7 @@ STATUS: Final[Mapping[type[BaseException], tuple[int, str]]] = {
     ReleaseNotFoundError: (404, "release_not_found"),
     BackboneMismatchError: (409, "backbone_mismatch"),
     TaskMismatchError: (409, "task_mismatch"),
+    MismatchError: (409, "mismatch"),
     ReleaseInUseError: (409, "release_in_use"),
     PreconditionFailedError: (412, "precondition_failed"),
     TooLargeError: (413, "too_large"),
@@ -107,7 +109,7 @@ def problem(error: BaseException) -> dict[str, Any]:
         "code": code,
         "detail": detail,
     }
-    if isinstance(error, ArtifactInvalidError | EffectFailedError):
+    if isinstance(error, ArtifactInvalidError | EffectFailedError | MismatchError):
         document["faults"] = list(error.faults)
     return document
 

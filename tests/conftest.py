@@ -10,6 +10,7 @@ wait_passively()
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from adapters_store import backbone as backbones
 from adapters_store.adapter import Adapter
@@ -27,6 +28,46 @@ def tiny() -> Backbone:
     return backbones.random(
         "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, embed_dim=48, num_heads=3
     )
+
+
+# A small network of each family, and of a size that every method fits.
+FAMILIES = {
+    "vit": (
+        "vit_tiny_patch16_224",
+        {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 48, "num_heads": 3},
+    ),
+    "swin": (
+        "swin_tiny_patch4_window7_224",
+        {
+            "img_size": 32,
+            "window_size": 4,
+            "embed_dim": 32,
+            "depths": (2, 2),
+            "num_heads": (2, 4),
+        },
+    ),
+    "convnext": ("convnext_tiny", {"depths": (1, 1, 2, 1), "dims": (32, 32, 64, 64)}),
+    "mixer": (
+        "mixer_s16_224",
+        {"img_size": 64},  # timm lets nothing else be chosen
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def tinies(tmp_path_factory) -> dict[str, Backbone]:
+    """A small random network of each family.
+
+    Fresh ConvNeXts scale their branches by 1e-6, and nothing an adapter does would show: here by 1.
+    """
+    found = {}
+    for family, (name, kwargs) in FAMILIES.items():
+        state = backbones.random(name, **kwargs).net.state_dict()
+        state = {k: torch.ones_like(v) if k.endswith("gamma") else v for k, v in state.items()}
+        file = tmp_path_factory.mktemp("weights") / f"{family}.safetensors"
+        save_file(state, file)
+        found[family] = backbones.load(name, file, **kwargs)
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -56,10 +97,20 @@ def make_adapter(
     """An adapter with random, visible factors and a random head."""
     rng = np.random.default_rng(seed)
     parsed = parse_options(method, options)
-    layout = METHODS[method].layout(parsed, backbone.spec)
-    tensors = {
-        name: (0.3 * rng.standard_normal(shape) / max(shape[-1], 1) ** 0.5).astype(np.float16)
-        for name, shape in layout.items()
+    row = METHODS[method]
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        module = row.module(parsed, backbone.spec, dropout=0.0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            noise = rng.standard_normal(tuple(parameter.shape)) / max(parameter.shape[-1], 1) ** 0.5
+            parameter.copy_(torch.from_numpy(0.3 * noise))
+    exact = {n for n in module.export() if n.rpartition(".")[2] in row.exact}
+    tensors: dict[str, np.ndarray] = {
+        name: factor.numpy()
+        if factor.dtype == torch.uint8 or name in exact
+        else factor.numpy().astype(np.float16)
+        for name, factor in module.export().items()
     }
     tensors["head.weight"] = rng.standard_normal((labels, backbone.spec.features)).astype(
         np.float32

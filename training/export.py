@@ -23,6 +23,7 @@ from adapters_store.errors import LawBrokenError
 from adapters_store.law import LawReport
 from adapters_store.manifest import Manifest, Provenance
 from adapters_store.methods.protocol import AdapterModule, MethodOptions
+from adapters_store.methods.table import method_named
 from training.data import TaskData
 from training.errors import DivergedError
 from training.evaluate import score
@@ -61,10 +62,14 @@ def export(
         LawBrokenError: training module, normal form and merged weights do not agree.
         EffectFailedError: the factors change nothing.
     """
-    tensors = {name: stored(tensor) for name, tensor in fitted.module.export().items()}
+    kinds = method_named(method)
+    tensors = {
+        name: stored(tensor, exact=name.rpartition(".")[2] in kinds.exact)
+        for name, tensor in fitted.module.export().items()
+    }
     tensors[HEAD_WEIGHT] = _f32(fitted.head.weight)
     tensors[HEAD_BIAS] = _f32(fitted.head.bias)
-    if not all(np.isfinite(t).all() for t in tensors.values()):
+    if not all(np.isfinite(t).all() for t in tensors.values() if t.dtype.kind == "f"):
         raise DivergedError(method, recipe.epochs)
     draft = Adapter(
         manifest=Manifest(
@@ -104,35 +109,29 @@ def export(
     )
 
 
-def stored(tensor: Tensor) -> NDArray[Any]:
+def stored(tensor: Tensor, *, exact: bool = False) -> NDArray[Any]:
     """A factor as it is kept: float16, or float32 where float16 would over- or underflow.
+
+    Packed bytes stay as they are, and affine terms (`exact`) are kept in float32.
 
     The rule: float16 if no value exceeds its range and all values together lose no more than
     2⁻¹⁰ of their L2 norm, which only values below float16's normal range can make them lose.
     """
-    exact = _f32(tensor)
-    if not np.isfinite(exact).all() or np.abs(exact).max(initial=0) > _F16_MOST:
-        return exact
-    half = exact.astype(np.float16)
-    wide = exact.astype(np.float64)
+    if tensor.dtype == torch.uint8:
+        return np.array(tensor.cpu())
+    single = _f32(tensor)
+    if exact or not np.isfinite(single).all() or np.abs(single).max(initial=0) > _F16_MOST:
+        return single
+    half = single.astype(np.float16)
+    wide = single.astype(np.float64)
     lost = np.linalg.norm(half.astype(np.float64) - wide)
-    return half if lost <= _F16_LOSS * np.linalg.norm(wide) else exact
+    return half if lost <= _F16_LOSS * np.linalg.norm(wide) else single
 
 
 def reloaded(module: AdapterModule, factors: dict[str, NDArray[Any]]) -> AdapterModule:
-    """A copy of the training module that holds these stored factors instead of its own.
-
-    A factor is a parameter times a number (the scale, or one); the number is read off by
-    exporting ones, so that no method is known here.
-    """
+    """A copy of the training module that holds these stored factors instead of its own."""
     copied = copy.deepcopy(module)
-    with torch.no_grad():
-        for path, site in copied.by_path().items():
-            for name, parameter in site.named_parameters():
-                parameter.fill_(1.0)
-                folded = site.factors()[name].flatten()[0]
-                value = torch.from_numpy(factors[f"{path}.{name}"].astype(np.float32))
-                parameter.copy_(value / folded)
+    copied.load({name: torch.from_numpy(_wide(factor)) for name, factor in factors.items()})
     return copied
 
 
@@ -142,7 +141,7 @@ def apart(module: AdapterModule, factors: dict[str, NDArray[Any]]) -> float:
     Nothing but rounding, unless export does more than scale: then the law alone would not see it.
     """
     again = module.export()
-    return max((relative(_f32(again[n]), f) for n, f in factors.items()), default=0.0)
+    return max((relative(_f32(again[n]), _wide(f)) for n, f in factors.items()), default=0.0)
 
 
 def versions() -> dict[str, str]:
@@ -152,6 +151,10 @@ def versions() -> dict[str, str]:
     except PackageNotFoundError:  # run from a source tree that is not installed
         own = "source"
     return {"rootstock": own, "timm": timm.__version__, "torch": torch.__version__}
+
+
+def _wide(factor: NDArray[Any]) -> NDArray[Any]:
+    return factor.astype(np.float32) if factor.dtype.kind == "f" else factor
 
 
 def _f32(tensor: Tensor) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ numbers are not touched, and neither is the backbone.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from adapters_store.backbone import Backbone
 from adapters_store.methods.protocol import AdapterModule, MethodOptions
 from adapters_store.methods.table import method_named
+from training.behaviours import behaviour_of
 from training.data import Split, TaskData
 from training.errors import DivergedError
 from training.recipe import Recipe
@@ -121,10 +122,18 @@ def _run(
     shuffle = torch.Generator().manual_seed(recipe.seed)
     labels = torch.from_numpy(data.train.labels)
     steps = recipe.epochs * -(-len(labels) // recipe.batch)
+    behaviour = behaviour_of(method, module, recipe)
+
+    def losses() -> Iterator[Tensor]:
+        for rows in torch.split(torch.arange(len(labels)), recipe.batch):
+            scores = head(read("train", rows))
+            yield F.cross_entropy(scores, labels[rows].to(scores.device))
+
     step, log = 0, []
     for number in range(1, recipe.epochs + 1):
         begun = time.perf_counter()
         trunk.train(on=True)
+        behaviour.before_epoch(number, losses)
         loss_sum = hits = 0.0
         for rows in torch.split(torch.randperm(len(labels), generator=shuffle), recipe.batch):
             for group in optimizer.param_groups:
@@ -132,8 +141,9 @@ def _run(
             scores = head(read("train", rows))
             wanted = labels[rows].to(scores.device)
             loss = F.cross_entropy(scores, wanted)
+            penalty = behaviour.penalty()
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             step += 1
             loss_sum += float(loss.detach()) * len(rows)

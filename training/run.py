@@ -12,7 +12,7 @@ from adapters_store.errors import NameInvalidError
 from adapters_store.law import LawReport
 from adapters_store.manifest import TASK_NAME
 from adapters_store.methods.protocol import MethodOptions
-from adapters_store.methods.table import method_named, parse_options
+from adapters_store.methods.table import offered, parse_options
 from adapters_store.spec import BackboneSpec
 from training.data import TaskData
 from training.errors import DataInvalidError, RecipeInvalidError
@@ -71,7 +71,7 @@ def train_task(
             wanted = "{}x{}".format(*backbone.spec.input_size)
             fault = "images of {} are {}x{}, the backbone reads {}".format(name, *size, wanted)
             raise DataInvalidError(task, (fault,))
-    if not method_named(method).layout(parsed, backbone.spec):
+    if not offered(method, backbone.spec).layout(parsed, backbone.spec):
         # Its features are computed once, so they may as well be the ones that will be served.
         recipe = recipe.model_copy(update={"precision": "fp32"})
     where = default_device() if device is None else device
@@ -101,6 +101,6 @@ def check_task(task: str, method: str, options: MethodOptions, spec: BackboneSpe
     if not TASK_NAME.fullmatch(task):
         raise NameInvalidError(task, TASK_NAME.pattern)
     try:
-        method_named(method).layout(options, spec)
+        offered(method, spec).layout(options, spec)
     except ValueError as error:
         raise RecipeInvalidError((str(error),)) from None

@@ -19,10 +19,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adapters_store.families import FAMILIES
 from adapters_store.methods.protocol import (
     AdapterModule,
+    Frozen,
     Layout,
-    Linear,
+    Method,
     MethodOptions,
     Site,
     factors_at,
@@ -42,12 +44,14 @@ class AloreOptions(MethodOptions):
 
 
 class ExpertsSite(Site):
-    """Variant A at one target."""
+    """Variant A at one target: A [n,n,n], U [n,d/n,r], V [n,r,d/n]."""
+
+    scaled = frozenset({"U"})
 
     def __init__(self, width: int, options: AloreOptions, dropout: float) -> None:
-        super().__init__()
+        super().__init__(options.scale)
         n, r = options.experts, options.rank
-        self.scale, self.dropout = options.scale, dropout
+        self.dropout = dropout
         self.A = nn.Parameter(torch.empty(n, n, n))
         self.U = nn.Parameter(torch.zeros(n, width // n, r))
         self.V = nn.Parameter(torch.empty(n, r, width // n))
@@ -55,28 +59,26 @@ class ExpertsSite(Site):
             nn.init.xavier_uniform_(self.A[i])
             nn.init.xavier_uniform_(self.V[i])
 
-    def forward(self, x: Tensor, linear: Linear) -> Tensor:
-        """linear(x + s·xΔᵀ) by the structured product (methods.md §3.5): Δ is never built."""
+    def forward(self, x: Tensor, frozen: Frozen) -> Tensor:
+        """frozen(x + s·xΔᵀ) by the structured product (methods.md §3.5): Δ is never built."""
         n, r = self.V.shape[0], self.V.shape[1]
         blocks = x.reshape(*x.shape[:-1], n, -1)  # [..., q, d/n]
         z = F.linear(blocks, self.V.flatten(0, 1))  # [..., q, i·r]
         z = F.dropout(z, self.dropout, self.training).reshape(*z.shape[:-1], n, r)
         z = torch.einsum("...qir,ipq->...pir", z, self.A)
         delta = F.linear(z.flatten(-2), self.U.permute(1, 0, 2).flatten(1))  # [..., p, d/n]
-        return linear(x + self.scale * delta.flatten(-2))
-
-    def factors(self) -> dict[str, Tensor]:
-        """A [n,n,n], U [n,d/n,r] times s, V [n,r,d/n]."""
-        return {"A": self.A, "U": self.U * self.scale, "V": self.V}
+        return frozen(x + self.scale * delta.flatten(-2))
 
 
 class PhmSite(Site):
-    """Variant B at one target: both projections are sums of Kronecker products."""
+    """Variant B at one target: A, B [n,n,n], D [n,r,d/n], E [n,d/n,r]."""
+
+    scaled = frozenset({"E"})
 
     def __init__(self, width: int, options: AloreOptions, dropout: float) -> None:
-        super().__init__()
+        super().__init__(options.scale)
         n, r = options.experts, options.rank
-        self.scale, self.dropout = options.scale, dropout
+        self.dropout = dropout
         self.A = nn.Parameter(torch.empty(n, n, n))
         self.D = nn.Parameter(torch.empty(n, r, width // n))
         self.B = nn.Parameter(torch.empty(n, n, n))
@@ -85,14 +87,10 @@ class PhmSite(Site):
             for factor in (self.A, self.D, self.B):
                 nn.init.xavier_uniform_(factor[i])
 
-    def forward(self, x: Tensor, linear: Linear) -> Tensor:
-        """linear(x + s·W_up W_down x); both factors are small enough to be built."""
+    def forward(self, x: Tensor, frozen: Frozen) -> Tensor:
+        """frozen(x + s·W_up W_down x); both factors are small enough to be built."""
         code = F.dropout(F.linear(x, kron_sum(self.A, self.D)), self.dropout, self.training)
-        return linear(x + self.scale * F.linear(code, kron_sum(self.B, self.E)))
-
-    def factors(self) -> dict[str, Tensor]:
-        """A, B [n,n,n], D [n,r,d/n], E [n,d/n,r] times s."""
-        return {"A": self.A, "D": self.D, "B": self.B, "E": self.E * self.scale}
+        return frozen(x + self.scale * F.linear(code, kron_sum(self.B, self.E)))
 
 
 def kron_sum(mix: Tensor, parts: Tensor) -> Tensor:
@@ -101,17 +99,17 @@ def kron_sum(mix: Tensor, parts: Tensor) -> Tensor:
     return torch.einsum("ipq,iab->paqb", mix, parts).reshape(n * a, n * b)
 
 
-class Alore:
+class Alore(Method[AloreOptions]):
     """The row of the METHODS table."""
 
     name = "alore"
     paper = "ALoRE, arXiv 2412.08341"
     options = AloreOptions
+    families = frozenset(FAMILIES)
 
     def targets(self, options: AloreOptions, spec: BackboneSpec) -> tuple[Target, ...]:
-        """In front of attention (qkv) and, unless attention alone is asked for, the MLP (fc1)."""
-        roles = ("qkv",) if options.placement == "attention" else ("qkv", "fc1")
-        return spec.of_role(*roles)
+        """In front of what mixes tokens and, unless that alone is asked for, of the MLP."""
+        return spec.in_front(options.placement)
 
     def layout(self, options: AloreOptions, spec: BackboneSpec) -> Layout:
         """Three factors a target in variant A, four in B.

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from adapters_store.methods.protocol import AdapterModule, Layout, MethodOptions
+from adapters_store.families import FAMILIES
+from adapters_store.methods.protocol import AdapterModule, Layout, Method, MethodOptions
 from adapters_store.normal_form import NormalForm
 from adapters_store.spec import BackboneSpec
 
@@ -13,12 +14,13 @@ class LinearOptions(MethodOptions):
     """Nothing to choose."""
 
 
-class Linear:
+class Linear(Method[LinearOptions]):
     """The row of the METHODS table."""
 
     name = "linear"
     paper = "linear probing"
     options = LinearOptions
+    families = frozenset(FAMILIES)
 
     def layout(self, options: LinearOptions, spec: BackboneSpec) -> Layout:
         """No tensor but the head, which every adapter has."""

@@ -5,25 +5,28 @@ Beside the target, on rows of tokens x:  y = x Wᵀ + b + s · x Aᵀ Bᵀ, merg
     variant qv    A and B for q and for v apart     Bi-LoRA's base code (Jie et al., ICCV 2023)
     variant qk    the same for q and k              Adapters Strike Back (Steitz and Roth, 2024)
     variant qkv   one A and one B for q, k and v    NOAH (Zhang et al., 2022)
+    variant each  one A and one B at each target    Hugging Face PEFT's shape, any roles and ranks
 
-LoRA itself: Hu et al., arXiv 2106.09685, equation 3. With r = 8 all three hold 294 912 numbers on
-ViT-B/16. A is drawn as `nn.Linear` draws its weight (Kaiming-uniform, a = √5), B is zero.
-Dropout acts on x before A in variant qkv and qk, on the r-dimensional code in qv, as published.
+LoRA itself: Hu et al., arXiv 2106.09685, equation 3. With r = 8 the first three hold 294 912
+numbers on ViT-B/16. A is drawn as `nn.Linear` draws its weight (Kaiming-uniform, a = √5), B is
+zero.
+Dropout acts on the r-dimensional code in variant qv, on x before A in the others, as published.
 """
 
 import math
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapters_store.methods.protocol import (
     AdapterModule,
+    Frozen,
     Layout,
-    Linear,
+    Method,
     MethodOptions,
     Site,
     factors_at,
@@ -31,35 +34,50 @@ from adapters_store.methods.protocol import (
 from adapters_store.normal_form import LinearForm, LowRank, NormalForm
 from adapters_store.spec import BackboneSpec, Target
 
-PARTS: Final = {"qv": "qv", "qk": "qk", "qkv": ""}  # projections with an A and B of their own
+PARTS: Final = {"qv": "qv", "qk": "qk"}  # projections with an A and a B of their own
 _ORDER: Final = "qkv"  # rows of timm's fused projection
+
+Role = Literal["qkv", "proj", "fc1", "fc2"]
 
 
 class LoraOptions(MethodOptions):
     """Rank eight on q and v."""
 
-    variant: Literal["qv", "qk", "qkv"] = "qv"
+    variant: Literal["qv", "qk", "qkv", "each"] = "qv"
     rank: int = Field(default=8, ge=1, le=1024)
     scale: float = Field(default=1.0, gt=0)  # s; folded into B at export
+    roles: tuple[Role, ...] = Field(default=("qkv",), min_length=1)  # of variant each
+    ranks: Mapping[str, int] = Field(
+        default={}
+    )  # of variant each: by target path, instead of roles and rank
+
+    @model_validator(mode="after")
+    def _roles_are_of_variant_each(self) -> Self:
+        if self.variant != "each" and (self.roles != ("qkv",) or self.ranks):
+            raise ValueError("roles and ranks are for variant each")
+        if not all(1 <= rank <= 1024 for rank in self.ranks.values()):
+            raise ValueError("ranks must lie between 1 and 1024")
+        return self
 
 
 class LoraSite(Site):
-    """One or two pairs of factors on a fused qkv projection."""
+    """One or two pairs of factors at a target: A* [r,in], B* [out,r]."""
+
+    scaled = frozenset({"B", "B_q", "B_k", "B_v"})
 
     def __init__(self, target: Target, options: LoraOptions, dropout: float) -> None:
-        super().__init__()
-        self.scale, self.dropout = options.scale, dropout
-        self.on_code = options.variant == "qv"
-        self.parts = PARTS[options.variant]
+        super().__init__(options.scale)
+        self.dropout, self.on_code = dropout, options.variant == "qv"
+        self.parts = PARTS.get(options.variant, "")
         for name, shape in shapes(target, options).items():
             factor = nn.Parameter(torch.zeros(shape))
             if name.startswith("A"):
                 nn.init.kaiming_uniform_(factor, a=math.sqrt(5))
             self.register_parameter(name, factor)
 
-    def forward(self, x: Tensor, linear: Linear) -> Tensor:
-        """linear(x) with s·xAᵀBᵀ added to the adapted projections."""
-        y = linear(x)
+    def forward(self, x: Tensor, frozen: Frozen) -> Tensor:
+        """frozen(x) with s·xAᵀBᵀ added to the adapted projections."""
+        y = frozen(x)
         if not self.parts:
             return y + self._delta(x, "A", "B")
         zero = y.new_zeros(*y.shape[:-1], y.shape[-1] // 3)
@@ -72,65 +90,78 @@ class LoraSite(Site):
         code = F.dropout(code, self.dropout, self.training) if self.on_code else code
         return self.scale * F.linear(code, self.get_parameter(b))
 
-    def factors(self) -> dict[str, Tensor]:
-        """A* [r,d], B* [d,r] (or [3d,r] when shared) times s."""
-        return {n: p * self.scale if n[0] == "B" else p for n, p in self.named_parameters()}
-
 
 def shapes(target: Target, options: LoraOptions) -> dict[str, tuple[int, int]]:
-    """Factor names and shapes at one fused projection."""
-    a, r = (options.rank, target.inputs), options.rank
-    parts = PARTS[options.variant]
-    if not parts:
-        return {"A": a, "B": (target.outputs, r)}
+    """Factor names and shapes at one target."""
+    r = options.ranks.get(target.path, options.rank)
+    parts = PARTS.get(options.variant)
+    if parts is None:
+        return {"A": (r, target.inputs), "B": (target.outputs, r)}
     third = target.outputs // 3
-    return {f"{f}_{p}": a if f == "A" else (third, r) for p in parts for f in "AB"}
+    return {f"{f}_{p}": (r, target.inputs) if f == "A" else (third, r) for p in parts for f in "AB"}
 
 
-class Lora:
+def part_rows(part: str, target: Target) -> slice:
+    """The rows of q, k or v in timm's fused projection."""
+    third = target.outputs // 3
+    at = _ORDER.index(part) * third
+    return slice(at, at + third)
+
+
+class Lora(Method[LoraOptions]):
     """The row of the METHODS table."""
 
     name = "lora"
     paper = "LoRA, arXiv 2106.09685; on ViT as NOAH, Bi-LoRA and adapter+ define it"
     options = LoraOptions
 
+    def targets(self, options: LoraOptions, spec: BackboneSpec) -> tuple[Target, ...]:
+        """Where factors are: attention's projection, or what variant each names.
+
+        Raises:
+            ValueError: a path in `ranks` is no target of the backbone.
+        """
+        if not options.ranks:
+            return spec.of_role(*options.roles)
+        known = {t.path for t in spec.targets}
+        if unknown := sorted(set(options.ranks) - known):
+            raise ValueError(f"{spec.ref.name} has no target {', '.join(unknown[:5])}")
+        return tuple(t for t in spec.targets if t.path in options.ranks)
+
     def layout(self, options: LoraOptions, spec: BackboneSpec) -> Layout:
-        """A and B for every adapted projection of every attention block."""
+        """A and B for every adapted projection of every target."""
         return {
             f"{t.path}.{factor}": shape
-            for t in spec.of_role("qkv")
+            for t in self.targets(options, spec)
             for factor, shape in shapes(t, options).items()
         }
 
     def count(self, options: LoraOptions, spec: BackboneSpec) -> int:
-        """4dr a block, whichever variant: two A and two B, or one A and three rows of B."""
+        """4dr a block on qkv, whichever variant: two A and two B, or one A and three rows of B."""
         return sum(
-            options.rank * (t.inputs + t.outputs)
-            if options.variant == "qkv"
+            options.ranks.get(t.path, options.rank) * (t.inputs + t.outputs)
+            if options.variant not in PARTS
             else 2 * options.rank * (t.inputs + t.outputs // 3)
-            for t in spec.of_role("qkv")
+            for t in self.targets(options, spec)
         )
 
     def module(self, options: LoraOptions, spec: BackboneSpec, dropout: float) -> AdapterModule:
         """Identity at the start: B is zero."""
-        return AdapterModule({t.path: LoraSite(t, options, dropout) for t in spec.of_role("qkv")})
+        return AdapterModule(
+            {t.path: LoraSite(t, options, dropout) for t in self.targets(options, spec)}
+        )
 
     def lower(
         self, options: LoraOptions, spec: BackboneSpec, tensors: Mapping[str, Tensor]
     ) -> NormalForm:
         """Q = one low-rank operator a projection, at that projection's rows."""
         form: dict[str, LinearForm] = {}
-        for t in spec.of_role("qkv"):
+        for t in self.targets(options, spec):
             f = factors_at(t.path, tensors)
-            third = t.outputs // 3
             form[t.path] = LinearForm(
                 Q=tuple(
-                    LowRank(
-                        down=f[f"A_{p}"],
-                        up=f[f"B_{p}"],
-                        rows=slice(_ORDER.index(p) * third, (_ORDER.index(p) + 1) * third),
-                    )
-                    for p in PARTS[options.variant]
+                    LowRank(down=f[f"A_{p}"], up=f[f"B_{p}"], rows=part_rows(p, t))
+                    for p in PARTS.get(options.variant, "")
                 )
                 or (LowRank(down=f["A"], up=f["B"]),)
             )

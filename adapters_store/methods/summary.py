@@ -1,10 +1,13 @@
 """What a method costs on a backbone, counted and not measured. Knows no weight."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from adapters_store.methods.protocol import Layout
 from adapters_store.methods.table import METHODS, method_named, parse_options
 from adapters_store.normal_form import macs, rank
 from adapters_store.spec import BackboneSpec
@@ -15,8 +18,11 @@ def summaries(
 ) -> list[dict[str, Any]]:
     """One row a method, with `given` options or the defaults.
 
-    Columns: parameters (head excluded), artifact_bytes (fp16, head excluded), rank (of the largest
-    delta), targets, macs_per_token (of one block, unmerged), relative_macs (to its base linears).
+    Methods that the family has no place for are left out.
+
+    Columns: parameters (head excluded), artifact_bytes (as stored, head excluded), rank (of the
+    largest delta), targets, macs_per_token (of one block, unmerged), relative_macs (to its base
+    linears).
 
     Raises:
         MethodUnknownError: `given` names a method that does not exist.
@@ -24,14 +30,30 @@ def summaries(
     """
     for name in given or {}:
         method_named(name)
-    return [_summary(name, spec, (given or {}).get(name, {})) for name in METHODS]
+    return [
+        _summary(name, spec, (given or {}).get(name, {}))
+        for name, method in METHODS.items()
+        if spec.family in method.families
+    ]
+
+
+def _blank(layout: Layout, packed: set[str]) -> dict[str, Tensor]:
+    """Tensors of no content; packed ones are small and real, for they are looked into."""
+    return {
+        n: torch.zeros(shape, dtype=torch.uint8)
+        if n in packed
+        else torch.empty(shape, device="meta")
+        for n, shape in layout.items()
+    }
 
 
 def _summary(name: str, spec: BackboneSpec, given: Mapping[str, Any]) -> dict[str, Any]:
     method, options = METHODS[name], parse_options(name, given)
     layout = method.layout(options, spec)
-    tensors = {n: torch.empty(shape, device="meta") for n, shape in layout.items()}
-    form = method.lower(options, spec, tensors)
+    packed = {n for n in layout if n.rpartition(".")[2] in method.packed}
+    exact = {n for n in layout if n.rpartition(".")[2] in method.exact}
+    sizes = {n: math.prod(shape) for n, shape in layout.items()}
+    form = method.lower(options, spec, _blank(layout, packed))
     blocks = len({t.block for t in spec.targets}) or 1
     added = sum(macs(f) for f in form.values()) / blocks
     base = sum(t.outputs * t.inputs for t in spec.targets) / blocks
@@ -39,7 +61,9 @@ def _summary(name: str, spec: BackboneSpec, given: Mapping[str, Any]) -> dict[st
     return {
         "method": name,
         "parameters": count,
-        "artifact_bytes": 2 * count,
+        "artifact_bytes": sum(
+            size * (1 if n in packed else 4 if n in exact else 2) for n, size in sizes.items()
+        ),
         "rank": max((rank(f) for f in form.values()), default=0),
         "targets": len(form),
         "macs_per_token": round(added),

@@ -33,6 +33,22 @@ def method_named(name: str) -> Method[Any]:
         raise MethodUnknownError(name, tuple(METHODS)) from None
 
 
+def offered(name: str, spec: BackboneSpec) -> Method[Any]:
+    """The row of this name, where it is offered on this family of backbones.
+
+    Raises:
+        MethodUnknownError: there is none.
+        ValueError: the method has no place in this family.
+    """
+    method = method_named(name)
+    if spec.family not in method.families:
+        known = ", ".join(sorted(method.families))
+        raise ValueError(
+            f"method {name} is not offered on {spec.family} backbones, only on {known}"
+        )
+    return method
+
+
 def parse_options(name: str, options: Mapping[str, Any]) -> MethodOptions:
     """The method's options as its own frozen model.
 

@@ -97,7 +97,7 @@ class Engine:
         shares = self.dtype == torch.float32 and self.device.type == "cpu"
         net = backbone.net if shares else copy.deepcopy(backbone.net)
         self._net = net.to(self.device, self.dtype)
-        self._sizes = {t.path: (t.outputs, t.inputs) for t in self.spec.targets}
+        self._sizes = {t.path: (t.outputs, t.inputs) for t in self.spec.by_path().values()}
         self._layouts: dict[Layout, Layout] = {}  # one object for equal layouts: compared by id
         self.run = self.lane()
 

@@ -54,16 +54,37 @@ class SlottedLinear(nn.Module):
         return y.view(*x.shape[:-1], -1)
 
 
+class SlottedAffine(nn.Module):
+    """A frozen LayerNorm or convolution with each sample's own affine terms behind it."""
+
+    def __init__(self, frozen: nn.Module, path: str, plan: Plan) -> None:
+        super().__init__()
+        self.frozen, self.path, self.plan = frozen, path, plan
+        self.channels_first = isinstance(frozen, nn.Conv2d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, …, C] or, behind a convolution, [B, C, …]; every sample through its own terms."""
+        y: Tensor = self.frozen(x)
+        segments = self.plan.at.get(self.path)
+        if segments is None:
+            return y
+        y = y.clone() if y is x else y
+        tokens = y.movedim(1, -1).flatten(1, -2) if self.channels_first else y
+        after(tokens, tokens, segments)
+        return tokens.mT.view(y.shape) if self.channels_first else tokens
+
+
 class MixedLane:
     """A twin of the network whose targets act per sample. One batch at a time, one thread."""
 
     def __init__(self, net: nn.Module, targets: Sequence[str]) -> None:
+        """Replace every target; `net` itself stays as it is."""
         self.plan = Plan()
         self.net = twin(net)
         for path in targets:
-            linear = self.net.get_submodule(path)
-            assert isinstance(linear, nn.Linear), path
-            self.net.set_submodule(path, SlottedLinear(linear, path, self.plan))
+            frozen = self.net.get_submodule(path)
+            slotted = SlottedLinear if isinstance(frozen, nn.Linear) else SlottedAffine
+            self.net.set_submodule(path, slotted(frozen, path, self.plan))  # type: ignore[arg-type]
 
     def features(self, images: Tensor, layouts: Sequence[Layout], rows: Sequence[Tensor]) -> Tensor:
         """[B, 3, H, W] → [B, features]; sample i uses row i of layout i.

@@ -19,7 +19,7 @@ def test_settings_go_to_the_method_or_to_the_recipe():
 
     options, recipe = compose("lora", settings)
 
-    assert options.model_dump() == {"variant": "qkv", "rank": 2, "scale": 5.0}
+    assert (options.variant, options.rank, options.scale) == ("qkv", 2, 5.0)
     assert recipe == PUBLISHED["lora"].model_copy(update={"lr": 5e-3, "batch": 32})
 
 
