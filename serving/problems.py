@@ -82,6 +82,8 @@ _TITLES: Final = {
     413: "Content too large",
     415: "Unsupported media type",
     422: "Unprocessable content",
+    429: "Too many requests",
+    431: "Request header fields too large",
     500: "Internal error",
     503: "Service unavailable",
     504: "Deadline exceeded",
