@@ -117,6 +117,17 @@ class MethodUnknownError(AdapterError):
         return f"unknown method {self.method!r}; known: {', '.join(self.known)}"
 
 
+class PeftRefusedError(AdapterError):
+    """A PEFT adapter that no artifact can say, or the reverse; `faults` lists every reason."""
+
+    def __init__(self, name: str, faults: tuple[str, ...]) -> None:
+        super().__init__(name, faults)
+        self.name, self.faults = name, faults
+
+    def __str__(self) -> str:
+        return f"{self.name} has no counterpart: " + "; ".join(self.faults)
+
+
 class ImageInvalidError(RootstockError):
     """The bytes are no picture that is answered; `reason` is fit to be shown to the sender."""
 
@@ -223,6 +234,10 @@ class StoreUnavailableError(StoreError):
 
     def __str__(self) -> str:
         return f"store {self.uri}: {self.reason}"
+
+
+class StoreFullError(StoreUnavailableError):
+    """It has no room for another object."""
 
 
 class StoreUnsupportedError(StoreError):

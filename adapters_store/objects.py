@@ -4,13 +4,14 @@ Credentials and endpoints are obstore's own business: it reads `AWS_*`, `GOOGLE_
 Every failure leaves here as a StoreError with one line of text.
 """
 
+import errno
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -20,7 +21,12 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import LocalStore, MemoryStore, from_url
 
-from adapters_store.errors import StoreCorruptError, StoreUnavailableError, StoreUnsupportedError
+from adapters_store.errors import (
+    StoreCorruptError,
+    StoreFullError,
+    StoreUnavailableError,
+    StoreUnsupportedError,
+)
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -28,6 +34,9 @@ if TYPE_CHECKING:
 TIMEOUT_S: Final = 5.0  # of one read or write without progress; all tries end after about three
 _CONNECT_S: Final = 2.0
 _REQUEST_S: Final = 120.0  # a whole request, body included
+
+PROBES: Final = "probe"  # the folder of objects that only ask what a store can do
+_DRAFT: Final = re.compile(r"#[0-9]+$")
 
 _MEMORY: Final[dict[str, MemoryStore]] = {}  # by name: what memory://NAME means in this process
 
@@ -46,6 +55,7 @@ class Objects:
 
     def __init__(self, raw: "ObjectStore", uri: str, folder: str = "") -> None:
         self._raw, self.uri, self._prefix = raw, uri, f"{folder}/" if folder else ""
+        self._local = Path(raw.prefix or "/", folder) if isinstance(raw, LocalStore) else None
 
     @classmethod
     def open(cls, uri: str, folder: str = "", *, timeout_s: float = TIMEOUT_S) -> "Objects":
@@ -87,19 +97,32 @@ class Objects:
     def put(self, path: str, data: bytes) -> None:
         """Write an object whole, over an older one if need be."""
         with _translated(self.uri):
-            obstore.put(self._raw, self._prefix + path, data)
-            self._flush(path)
+            if self._local is None:
+                obstore.put(self._raw, self._prefix + path, data)
+            else:
+                _write_file(self._local / path, data, os.replace)
 
     def put_new(self, path: str, data: bytes) -> bool:
         """Write an object unless there is one; False: there is, or somebody is just writing it."""
         with _translated(self.uri):
             try:
-                obstore.put(self._raw, self._prefix + path, data, mode="create")
-            except (AlreadyExistsError, PreconditionError):
+                if self._local is None:
+                    obstore.put(self._raw, self._prefix + path, data, mode="create")
+                else:
+                    _write_file(self._local / path, data, os.link)
+            except (AlreadyExistsError, PreconditionError, FileExistsError):
                 return False
             except NotImplementedError:
                 raise StoreUnsupportedError(self.uri, "it has no put-if-absent") from None
-            self._flush(path)
+        return True
+
+    def copy(self, path: str, to: str) -> bool:
+        """Copy an object inside the store, over an older one; False: there is no such object."""
+        with _translated(self.uri):
+            try:
+                obstore.copy(self._raw, self._prefix + path, self._prefix + to)
+            except FileNotFoundError:
+                return False
         return True
 
     def delete(self, path: str) -> None:
@@ -125,13 +148,36 @@ class Objects:
 
     def now(self) -> datetime:
         """The time by the store's clock: that of an object written just now, and taken away."""
-        path = f"probe/{uuid.uuid4()}"
-        self.put(path, b"clock")
+        path = f"{PROBES}/{uuid.uuid4()}"
+        try:
+            self.put(path, b"clock")
+        except StoreUnavailableError:
+            if self._local is None:
+                raise
+            with _translated(self.uri):
+                return _touched(self._local)  # a full disk is where collecting is wanted most
         stat = self.stat(path)
         self._forget(path)
         if stat is None:
             raise StoreUnavailableError(self.uri, "an object written just now cannot be found")
         return stat.modified
+
+    def sweep(self, limit: datetime) -> int:
+        """Delete probes and drafts that killed writers left before `limit`; how many there were.
+
+        Drafts are files of a local folder, which no listing shows. (What a killed writer leaves in
+        a bucket is an unfinished upload, which the bucket's own life-cycle rules take away.)
+        """
+        left = [stat.path for stat in self.under(PROBES) if stat.modified < limit]
+        for path in left:
+            self.delete(path)
+        drafts = 0
+        with _translated(self.uri):
+            for file in self._local.rglob("*#*") if self._local else ():
+                if _DRAFT.search(file.name) and file.stat().st_mtime < limit.timestamp():
+                    file.unlink(missing_ok=True)
+                    drafts += 1
+        return len(left) + drafts
 
     def check_put_if_absent(self) -> None:
         """Try whether the store refuses to overwrite when asked to.
@@ -140,24 +186,13 @@ class Objects:
             StoreUnsupportedError: it does not.
             StoreUnavailableError: it cannot be written at all.
         """
-        path = f"probe/{uuid.uuid4()}"
+        path = f"{PROBES}/{uuid.uuid4()}"
         self.put_new(path, b"first")
         overwrote = self.put_new(path, b"second")
         kept = self.get(path, 1024)
         self._forget(path)
         if overwrote or kept != b"first":
             raise StoreUnsupportedError(self.uri, "it does not honour put-if-absent")
-
-    def _flush(self, path: str) -> None:
-        """Bring a local file to the disk: an empty entry after a power cut would bar the log."""
-        if isinstance(self._raw, LocalStore):
-            file = Path(self._raw.prefix or "/", self._prefix + path)
-            for place in (file, file.parent):
-                handle = os.open(place, os.O_RDONLY)
-                try:
-                    os.fsync(handle)
-                finally:
-                    os.close(handle)
 
     def _forget(self, path: str) -> None:
         with suppress(StoreUnavailableError):  # a probe left behind disturbs nobody
@@ -197,12 +232,46 @@ def _raw(uri: str, timeout_s: float) -> "ObjectStore":
     )
 
 
+def _write_file(file: Path, data: bytes, name: Callable[[Path, Path], None]) -> None:
+    """Write a file whole: its bytes are on the disk before `name` (link or replace) shows them.
+
+    A power cut or a full disk would else leave a broken entry, and that would bar the log.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f"{file.name}#{uuid.uuid4().int}")  # obstore lists no #digits
+    try:
+        with draft.open("xb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        name(draft, file)
+    finally:
+        draft.unlink(missing_ok=True)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _touched(folder: Path) -> datetime:
+    """The time that a folder's file system gives it: asking takes no space."""
+    os.utime(folder)
+    return datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
 @contextmanager
 def _translated(uri: str) -> Iterator[None]:
     try:
         yield
     except (BaseError, OSError, ValueError, NotImplementedError) as error:
-        raise StoreUnavailableError(uri, _said(str(error))) from None
+        reason = error.strerror if isinstance(error, OSError) else None
+        full = isinstance(error, OSError) and error.errno in _FULL
+        kind = StoreFullError if full else StoreUnavailableError
+        raise kind(uri, _said(reason or str(error))) from None
 
 
 def _said(text: str) -> str:

@@ -1,5 +1,8 @@
 """Upkeep: is the store whole, and what may be thrown away? Knows no precondition and no tensor."""
 
+import sys
+import uuid
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,6 +37,7 @@ class GcReport:
     freed_bytes: int
     young: int  # unnamed too, but not old enough
     named: int  # by a live release
+    litter: int  # probes and drafts that killed writers had left
 
 
 def verify(log: Log, blobs: Blobs) -> StoreReport:
@@ -42,16 +46,18 @@ def verify(log: Log, blobs: Blobs) -> StoreReport:
     Raises:
         StoreUnavailableError: the store could not be listed.
     """
+    snapshots, stray = log.numbers("snapshots")  # first: the log may grow while this reads it
     numbers, strange = log.numbers("log")
     events, blocked = log.read(0)
     faults = [f"{path} has no place in the log" for path in strange]
+    faults += [f"{path} has no place among the snapshots" for path in stray]
+    twice = [id_ for id_, times in Counter(event.id for event in events).items() if times > 1]
+    faults += [f"event {id_} is in the log more than once" for id_ in twice]
     if blocked:
         faults.append(str(blocked))
     elif numbers and len(events) < numbers[-1]:
         faults.append(f"log entry {len(events) + 1} is missing, yet {numbers[-1]} exists")
     catalog, done = Catalog(), 0
-    snapshots, strange = log.numbers("snapshots")
-    faults += [f"{path} has no place among the snapshots" for path in strange]
     for generation in snapshots:
         if generation > len(events):
             faults.append(f"snapshot {generation} lies behind the end of the readable log")
@@ -84,41 +90,54 @@ def collect(objects: Objects, log: Log, blobs: Blobs, catalog: Catalog) -> GcRep
     """Delete blobs that no live release of `catalog`, which is the newest, names and that are old.
 
     A publisher may be bringing the same bytes back at this moment. It writes its blob before its
-    event and looks for the blob after it; here the log is read again after each deletion. Whoever
-    comes last sees the other, and the blob is there again.
+    event and looks for the blob after it; here blobs are put aside before the log is read again.
+    Whoever comes last sees the other, and the blob is there again. What a collector that died left
+    aside is settled by the next one that comes 24 h later; until then readers find it there.
+
+    One hole is known, and no store without conditional deletion can close it: the publisher writes
+    its blob between the last look at the blob's age here and the deletion, a moment apart, and dies
+    between its event and its own look. `verify` tells, and publishing again heals it.
 
     Raises:
         StoreUnavailableError
         EventUnknownError: the log goes on in an unknown way, which may name any blob.
     """
-    stats = blobs.all()
-    named = {r.digest for r in _live(catalog)}
-    limit = objects.now() - GC_AGE
-    deleted, freed, young = [], 0, 0
-    for digest, listed in stats.items():
-        if digest in named:
-            continue
-        if listed.modified > limit:
+    stats, now = blobs.all(), objects.now()
+    limit, run = now - GC_AGE, f"{int(now.timestamp())}-{uuid.uuid4()}"
+    named, young = _digests(catalog), 0
+    for digest in sorted(stats.keys() - named):
+        fresh = blobs.stat(digest)
+        if fresh is None or fresh.modified > limit or not blobs.put_aside(digest, run):
             young += 1
-            continue
-        data = objects.get(listed.path, listed.bytes)
-        now = blobs.stat(digest)
-        if data is None or now is None or now.modified > limit:
-            young += 1
-            continue
-        blobs.delete(digest)
-        caught = log.catch_up(catalog)
-        catalog, named = caught.catalog, {r.digest for r in _live(caught.catalog)}
-        if digest in named or caught.blocked:
-            objects.put(listed.path, data)
-        if caught.blocked:
-            raise caught.blocked
-        if digest not in named:
-            deleted.append(digest)
-            freed += listed.bytes
+    aside = [a for a in blobs.aside() if a[0] == run or _began(a[0]) < limit.timestamp()]
+    caught = log.catch_up(catalog)
+    named = _digests(caught.catalog)
+    deleted: dict[str, int] = {}
+    for owner, digest, stat in aside:
+        if caught.blocked or digest in named:
+            blobs.bring_back(digest, owner)
+        else:
+            blobs.bury(digest, owner)
+            deleted[digest] = stat.bytes
+    if caught.blocked:
+        raise caught.blocked
     return GcReport(
-        deleted=tuple(deleted), freed_bytes=freed, young=young, named=len(named & stats.keys())
+        deleted=tuple(sorted(deleted)),
+        freed_bytes=sum(deleted.values()),
+        young=young,
+        named=len(named & stats.keys()),
+        litter=objects.sweep(limit),
     )
+
+
+def _began(run: str) -> int:
+    """When a collector began, by the store's clock; what is no run's name never did."""
+    seconds = run.partition("-")[0]
+    return int(seconds) if seconds.isdecimal() else sys.maxsize
+
+
+def _digests(catalog: Catalog) -> set[str]:
+    return {release.digest for release in _live(catalog)}
 
 
 def _live(catalog: Catalog) -> list[Release]:

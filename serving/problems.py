@@ -23,6 +23,7 @@ from adapters_store.errors import (
     RootstockError,
     SplitInvalidError,
     StoreError,
+    StoreFullError,
     StoreUnsupportedError,
     TaskMismatchError,
     TaskNotFoundError,
@@ -69,6 +70,7 @@ STATUS: Final[Mapping[type[BaseException], tuple[int, str]]] = {
     EventUnknownError: (503, "log_unreadable"),
     StoreUnsupportedError: (503, "store_unsupported"),
     StoreError: (503, "store_unavailable"),
+    StoreFullError: (507, "store_full"),
     DeadlineError: (504, "deadline"),
 }
 _TITLES: Final = {
@@ -87,6 +89,7 @@ _TITLES: Final = {
     500: "Internal error",
     503: "Service unavailable",
     504: "Deadline exceeded",
+    507: "Insufficient storage",
 }
 
 
@@ -103,7 +106,9 @@ def problem(error: BaseException) -> dict[str, Any]:
     status, code = status_of(error)
     detail = str(error) if isinstance(error, RootstockError) else "the server failed; see its log"
     if isinstance(error, StoreError):
-        detail = "the store cannot be used just now"  # its address is nobody's business
+        # Its address is nobody's business.
+        full = isinstance(error, StoreFullError)
+        detail = "the store is full" if full else "the store cannot be used just now"
     document: dict[str, Any] = {
         "type": "about:blank",
         "title": _TITLES[status],

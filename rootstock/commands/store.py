@@ -1,28 +1,19 @@
 """`rootstock store`: what is published, and who answers. Works without any server."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from rootstock.commands import store_upkeep
+from rootstock.commands.store_options import AsJson, Uri, Which, Why, opened
 from rootstock.console import artifact_bytes, author, emit, fail, guarded, out, table
-
-if TYPE_CHECKING:
-    from adapters_store.store import AdapterStore
 
 app = typer.Typer(help="Publish, list, activate and check releases.", no_args_is_help=True)
 
-Uri = Annotated[
-    str, typer.Option("--store", envvar="ROOTSTOCK_STORE", help="file://, s3://, gs:// or az://")
-]
-Which = Annotated[
-    str, typer.Option("--backbone", help="digest (or its start), where the store has several")
-]
 Weights = Annotated[
     Path | None, typer.Option(help="weights of the backbone, else bundled or from the hub")
 ]
-Why = Annotated[str, typer.Option(help="kept in the log")]
-AsJson = Annotated[bool, typer.Option("--json", help="print one JSON value")]
 
 
 @app.command("publish")
@@ -68,8 +59,11 @@ def publish(
 @app.command("list")
 @guarded
 def list_(store: Uri, backbone: Which = "", as_json: AsJson = False) -> None:
-    """List tasks and what answers for them."""
-    catalog = _open(store, backbone).catalog()
+    """List tasks and what answers for them; exit 1 where the log goes on unreadably."""
+    from adapters_store.catalog import Catalog
+
+    caught = opened(store, backbone).catch_up(Catalog())
+    catalog, blocked = caught.catalog, caught.blocked
     rows: list[dict[str, Any]] = []
     for state in sorted(catalog.tasks.values(), key=lambda s: s.name):
         if state.retired:
@@ -93,13 +87,14 @@ def list_(store: Uri, backbone: Which = "", as_json: AsJson = False) -> None:
             out.print("no task is published")
             return
         table(
-            ("task", "active", "releases", "aliases", "digest", "published", "by"),
+            ("task", "active", "releases", "aliases", "split", "digest", "published", "by"),
             (
                 (
                     r["task"],
                     r["active"] or "–",
                     r["releases"],
                     ", ".join(f"{a}→{n}" for a, n in r["aliases"].items()),
+                    ", ".join(f"{n}={weight}" for n, weight in r["split"].items()),
                     (r["digest"] or "")[:12],
                     (r["at"] or "")[:19],
                     r["by"] or "",
@@ -108,14 +103,21 @@ def list_(store: Uri, backbone: Which = "", as_json: AsJson = False) -> None:
             ),
         )
 
-    emit({"generation": catalog.generation, "tasks": rows}, as_json, text)
+    value = {
+        "generation": catalog.generation,
+        "blocked": str(blocked) if blocked else None,
+        "tasks": rows,
+    }
+    emit(value, as_json, text)
+    if blocked:
+        fail(f"{blocked}; listed is what it came to before (generation {catalog.generation})")
 
 
 @app.command("history")
 @guarded
 def history(task: str, store: Uri, backbone: Which = "", as_json: AsJson = False) -> None:
     """Every change of a task: what, when, by whom, why."""
-    events = _open(store, backbone).history(task)
+    events = opened(store, backbone).history(task)
     if not events:
         fail(f"no task {task!r}")
     plain = [e.model_dump(mode="json") for e in events]
@@ -145,7 +147,7 @@ def activate(
     as_json: AsJson = False,
 ) -> None:
     """Let a release answer for its task: also how one rolls back."""
-    generation = _open(store, backbone).activate(task, release, by=author(), why=why)
+    generation = opened(store, backbone).activate(task, release, by=author(), why=why)
     _changed(generation, f"{task}@{release} answers now", as_json)
 
 
@@ -161,7 +163,7 @@ def alias(
     as_json: AsJson = False,
 ) -> None:
     """Point an alias at a release."""
-    generation = _open(store, backbone).alias(task, name, release or None, by=author(), why=why)
+    generation = opened(store, backbone).alias(task, name, release or None, by=author(), why=why)
     done = f"{task}@{name} is {task}@{release}" if release else f"{task}@{name} is gone"
     _changed(generation, done, as_json)
 
@@ -183,7 +185,7 @@ def split(
         if not (release.isdecimal() and weight.isdecimal()):
             fail(f"{item!r} is not release=weight")
         shares[int(release)] = int(weight)
-    generation = _open(store, backbone).split(task, shares, by=author(), why=why)
+    generation = opened(store, backbone).split(task, shares, by=author(), why=why)
     _changed(generation, f"{task} is split {' '.join(weights)}", as_json)
 
 
@@ -198,68 +200,15 @@ def retire(
     as_json: AsJson = False,
 ) -> None:
     """Take a task, or one of its releases, out of service."""
-    generation = _open(store, backbone).retire(task, release or None, by=author(), why=why)
+    generation = opened(store, backbone).retire(task, release or None, by=author(), why=why)
     _changed(
         generation, f"{task}@{release} is retired" if release else f"{task} is retired", as_json
     )
 
 
-@app.command("verify")
-@guarded
-def verify(store: Uri, backbone: Which = "", as_json: AsJson = False) -> None:
-    """Read every event and artifact and check each against its name; exit 1 on any fault."""
-    report = _open(store, backbone).verify()
-    value = {
-        "ok": not report.faults,
-        "events": report.events,
-        "releases": report.releases,
-        "blobs": report.blobs,
-        "faults": list(report.faults),
-    }
-
-    def text() -> None:
-        for fault in report.faults:
-            out.print(f"fault: {fault}", markup=False)
-        counts = f"{report.events} events, {report.releases} releases, {report.blobs} artifacts"
-        out.print(f"{'ok' if not report.faults else 'NOT ok'}: {counts}")
-
-    emit(value, as_json, text)
-    if report.faults:
-        raise typer.Exit(1)
-
-
-@app.command("gc")
-@guarded
-def gc(store: Uri, backbone: Which = "", as_json: AsJson = False) -> None:
-    """Delete artifacts that no live release names and that are older than 24 hours."""
-    report = _open(store, backbone).gc()
-    value = {
-        "deleted": list(report.deleted),
-        "freed_bytes": report.freed_bytes,
-        "young": report.young,
-        "named": report.named,
-    }
-    emit(
-        value,
-        as_json,
-        lambda: out.print(f"deleted {len(report.deleted)} artifacts, {report.freed_bytes} bytes"),
-    )
-
-
-def _open(uri: str, backbone: str) -> "AdapterStore":
-    """The store of the one backbone there, or of the one that is named."""
-    from adapters_store.store import AdapterStore, list_backbones
-
-    local = uri.removeprefix("file://")
-    if ":/" not in local and not Path(local).is_dir():  # looking must not make a folder
-        fail(f"nothing is published in {uri}: there is no such folder")
-    known = list_backbones(uri)
-    found = [digest for digest in known if digest.startswith(backbone[:16])]
-    if not found:
-        fail(f"nothing is published in {uri}" + (f" for backbone {backbone}" if backbone else ""))
-    if len(found) > 1:
-        fail(f"{uri} serves several backbones; name one with --backbone: {', '.join(found)}")
-    return AdapterStore.open(uri, found[0])
+app.command("verify")(store_upkeep.verify)
+app.command("gc")(store_upkeep.gc)
+app.command("copy")(store_upkeep.copy)
 
 
 def _changed(generation: int, done: str, as_json: bool) -> None:

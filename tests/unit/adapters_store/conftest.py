@@ -1,49 +1,26 @@
-"""Fresh stores of every kind; S3 is a moto server in this process."""
+"""Fresh stores of every kind; S3 is a moto server in a process of its own."""
 
-import threading
 import uuid
-from contextlib import contextmanager
-from urllib.request import Request, urlopen
 
 import pytest
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import WSGIRequestHandler, make_server
+
+from tests.s3_server import BUCKET, environment, s3_server
 
 
-class Quiet(WSGIRequestHandler):
-    def log(self, *args):
-        """Say nothing."""
-
-
-@contextmanager
-def s3_server():
-    """A moto server that takes one request at a time: its own put-if-absent is not atomic."""
-    app, one = DomainDispatcherApplication(create_backend_app), threading.Lock()
-
-    def atomic(environ, start_response):
-        with one:
-            return list(app(environ, start_response))
-
-    server = make_server("127.0.0.1", 0, atomic, threaded=True, request_handler=Quiet)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+@pytest.fixture(scope="session")
+def s3():
+    """The address of an S3 server with an empty bucket."""
+    with s3_server() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
-def bucket():
-    """The address of an empty bucket."""
-    with s3_server() as url, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", url)
-        patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
-        patch.setenv("AWS_REGION", "us-east-1")
-        patch.setenv("NO_PROXY", "127.0.0.1")
-        urlopen(Request(f"{url}/releases", method="PUT")).close()
-        yield "s3://releases"
+def bucket(s3):
+    """The address of a bucket that this process may use."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(s3).items():
+            patch.setenv(name, value)
+        yield f"s3://{BUCKET}"
 
 
 @pytest.fixture(params=["folder", "file", "memory", "s3"])

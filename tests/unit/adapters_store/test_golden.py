@@ -3,6 +3,7 @@
 `python tests/unit/adapters_store/test_golden.py` writes files that are missing, and no others.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 
 from adapters_store import artifact
 from adapters_store.adapter import Adapter
-from adapters_store.catalog import Catalog, fold_all
-from adapters_store.events import event_to_json, parse_event
+from adapters_store.catalog import Catalog, fold_all, resolve
+from adapters_store.events import Event, event_to_json, parse_event
 from adapters_store.manifest import BackboneRef, Effect, Manifest, Preprocess, Provenance
+from adapters_store.snapshot import catalog_from_json, catalog_to_json
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 PATH = "blocks.0.attn.qkv"
@@ -63,33 +65,84 @@ def test_a_log_of_format_1_is_read_and_written_byte_for_byte():
 
     events = [parse_event(f.read_bytes(), i) for i, f in enumerate(files, 1)]
 
-    assert [e.kind for e in events] == [
-        "publish",
-        "publish",
-        "alias",
-        "split",
-        "activate",
-        "retire",
-    ]
+    assert len(events) == len(log())
+    assert {e.kind for e in events} == {"publish", "activate", "alias", "split", "retire"}
     assert [event_to_json(e) for e in events] == [f.read_bytes() for f in files]
-    catalog = fold_all(Catalog(), events)
+    assert [json.loads(f.read_bytes()) for f in files] == log()
+
+
+def test_a_log_of_format_1_means_what_it_always_meant():
+    """Field by field, so that no change of the fold gives old logs another sense."""
+    catalog = fold_all(Catalog(), golden_events())
+
     catalog.check()
-    assert catalog.generation == 6
-    assert catalog.tasks["golden"].active == 1
-    assert [r.number for r in catalog.tasks["golden"].releases if not r.retired] == [1]
+    task, other, gone = (catalog.tasks[name] for name in ("golden", "other", "gone"))
+    assert catalog.generation == len(log())
+    assert [(r.number, r.retired) for r in task.releases] == [(1, False), (2, True), (3, False)]
+    assert (task.active, task.aliases, task.split) == (1, {"stable": 3}, {1: 3, 3: 1})
+    assert [(r.number, r.retired) for r in other.releases] == [(1, True), (2, False)]
+    assert (other.active, other.aliases, other.retired) == (None, {}, False)
+    assert (gone.retired, gone.active) == (True, None)
+    assert [resolve(catalog, "golden", str(n)).number for n in range(12)] == GOLDEN_SPLIT
+
+
+def test_a_snapshot_of_format_1_is_read_and_written_byte_for_byte():
+    """It is what the golden log folds to."""
+    catalog = fold_all(Catalog(), golden_events())
+    data = (GOLDEN / "snapshots" / f"{catalog.generation:020d}.json").read_bytes()
+
+    assert catalog_from_json(data) == catalog
+    assert catalog_to_json(catalog) == data
+
+
+GOLDEN_SPLIT = [
+    1,
+    1,
+    1,
+    1,
+    1,
+    1,
+    3,
+    1,
+    1,
+    1,
+    1,
+    1,
+]  # which release the keys "0", "1", … have always got
+
+
+def golden_events() -> list[Event]:
+    files = sorted((GOLDEN / "log").glob("*.json"))
+    return [parse_event(f.read_bytes(), i) for i, f in enumerate(files, 1)]
 
 
 def log() -> list[dict]:
-    """One event of each kind."""
+    """Events of every kind, with and without effect; one has a field of a later version."""
     common = {"format": 1, "at": "2026-11-20T12:00:00Z", "by": "golden", "task": "golden"}
-    digests = ["ab" * 32, "cd" * 32]
+    digests = ["ab" * 32, "cd" * 32, "ef" * 32]
+    first, second, third = (
+        {"kind": "publish", "release": n, "digest": d, "bytes": 9 + n, "activate": n == 1}
+        for n, d in enumerate(digests, 1)
+    )
     kinds = [
-        {"kind": "publish", "release": 1, "digest": digests[0], "bytes": 10, "activate": True},
-        {"kind": "publish", "release": 2, "digest": digests[1], "bytes": 11, "activate": False},
+        first,
+        second,
         {"kind": "alias", "alias": "next", "release": None},
         {"kind": "split", "weights": {"1": 90, "2": 10}},
         {"kind": "activate", "release": 1},
         {"kind": "retire", "release": 2},
+        {**third, "ticket": "OPS-7"},
+        {"kind": "alias", "alias": "stable", "release": 1},
+        {"kind": "alias", "alias": "stable", "release": 3},
+        {"kind": "alias", "alias": "brief", "release": 3},
+        {"kind": "alias", "alias": "brief", "release": None},
+        {"kind": "split", "weights": {"1": 3, "3": 1}},
+        {**first, "task": "other"},
+        {"kind": "alias", "task": "other", "alias": "stable", "release": 1},
+        {"kind": "retire", "task": "other", "release": None},
+        {**second, "task": "other"},
+        {**first, "task": "gone"},
+        {"kind": "retire", "task": "gone", "release": None},
     ]
     return [
         {**common, "id": f"00000000-0000-4000-8000-{n:012d}", "generation": n, "why": "", **kind}
@@ -99,9 +152,8 @@ def log() -> list[dict]:
 
 def write() -> None:
     """Make what is missing; what is there may not change."""
-    import json
-
-    (GOLDEN / "log").mkdir(parents=True, exist_ok=True)
+    for folder in ("log", "snapshots"):
+        (GOLDEN / folder).mkdir(parents=True, exist_ok=True)
     for method in FACTORS:
         file = GOLDEN / f"{method}.safetensors"
         if not file.exists():
@@ -111,6 +163,10 @@ def write() -> None:
         if not file.exists():
             parsed = parse_event(json.dumps(event).encode(), event["generation"])
             file.write_bytes(event_to_json(parsed))
+    catalog = fold_all(Catalog(), golden_events())
+    file = GOLDEN / "snapshots" / f"{catalog.generation:020d}.json"
+    if not file.exists():
+        file.write_bytes(catalog_to_json(catalog))
 
 
 if __name__ == "__main__":

@@ -244,7 +244,7 @@ def test_a_long_log_is_read_whole(uri, monkeypatch):
     store.publish(b"two", "flowers", by="ann")
     log = Log(Objects.open(uri, FOLDER))
     first = log.read(1)[0][0]
-    copies = [first.model_copy(update={"generation": n}) for n in range(3, LONG)]
+    copies = [first.model_copy(update={"generation": n, "id": str(n)}) for n in range(3, LONG)]
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(log.append, copies))
     middle = store.catalog()
