@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -126,5 +126,109 @@ def merge(
         out.print(f"wrote {output}; load it with", markup=False)
         out.print(f"  net = timm.create_model({manifest.backbone.name!r}{kwargs})", markup=False)
         out.print(f"  net.load_state_dict(load_file({str(output)!r}))", markup=False)
+
+    emit(value, as_json, text)
+
+
+@app.command("import-peft")
+@guarded
+def import_peft(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="as PEFT's save_pretrained writes")],
+    output: Annotated[Path, typer.Option("--out", help="where the artifact goes")],
+    task: Annotated[str, typer.Option(help="name of the task; the folder's unless given")] = "",
+    backbone: Annotated[
+        str, typer.Option(help="timm name; unless given, what the folder says")
+    ] = "",
+    weights: Weights = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="class names, one a line, in the classifier's order")
+    ] = None,
+    geometry: Annotated[str, typer.Option(help="squash or timm, as it was trained")] = "squash",
+    as_json: AsJson = False,
+) -> None:
+    """Turn a LoRA adapter of Hugging Face PEFT, trained on a timm model, into an artifact."""
+    import json
+
+    from adapters_store import artifact, law, peft
+    from adapters_store import backbone as backbones
+    from adapters_store.adapter import Adapter
+    from adapters_store.admission import admit
+    from adapters_store.effect import Golden, golden_images
+
+    if geometry not in ("squash", "timm"):
+        fail(f"--geometry is squash or timm, not {geometry!r}")
+    if output.is_dir() or not output.absolute().parent.is_dir():
+        fail(f"--out {output} is a folder, or its folder does not exist")
+    if not backbone:
+        config = folder / peft.CONFIG
+        try:
+            backbone = json.loads(config.read_text()).get("base_model_name_or_path") or ""
+        except (ValueError, AttributeError):
+            fail(f"{config} is no PEFT configuration")
+    if not backbone:
+        fail("the folder does not say which timm model it is for: pass --backbone NAME")
+    base = backbones.load(backbone.removeprefix("timm/"), weights)
+    names = None if labels is None else tuple(labels.read_text().splitlines())
+    draft = peft.read(
+        folder,
+        base.spec,
+        task=task or folder.absolute().name.lower(),
+        labels=names,
+        preprocess=base.spec.preprocess(geometry),
+    )
+    golden = Golden(base)
+    manifest = draft.manifest.model_copy(update={"effect": golden.record(draft)})
+    data = artifact.write(Adapter(manifest=manifest, tensors=draft.tensors))
+    adapter = admit(data, base.spec)
+    report = law.check(base, adapter, golden_images(base.spec.input_size))
+    golden.check(adapter)
+    output.write_bytes(data)
+    value = {
+        "file": str(output),
+        "digest": artifact.digest(data),
+        "bytes": len(data),
+        "task": manifest.task,
+        "targets": len(adapter.factors) // 2,
+        "parameters": adapter.parameters,
+        "law": {"merged": report.merged},
+    }
+    emit(
+        value,
+        as_json,
+        lambda: out.print(
+            f"wrote {output}: {value['targets']} targets, {adapter.parameters:,} parameters "
+            f"and a head of {len(manifest.labels)} labels (merged differs by {report.merged:.1e})",
+            markup=False,
+        ),
+    )
+
+
+@app.command("export-peft")
+@guarded
+def export_peft(
+    file: File,
+    output: Annotated[Path, typer.Option("--out", help="the folder to write")],
+    weights: Weights = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write an artifact of LoRA's shape as a folder that PEFT loads."""
+    from adapters_store import artifact, peft
+    from adapters_store.admission import admit
+    from adapters_store.backbone import for_manifest
+
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        fail(f"--out {output} is there already, and is not an empty folder")
+    data = artifact_bytes(file)
+    manifest = artifact.read(data, file.name).manifest
+    backbone = for_manifest(manifest.backbone, weights)
+    peft.write(admit(data, backbone.spec), backbone.spec, output)
+    kwargs: dict[str, Any] = {**manifest.backbone.kwargs, "num_classes": len(manifest.labels)}  # type: ignore[dict-item]
+    value = {"folder": str(output), "model": manifest.backbone.name, "kwargs": kwargs}
+
+    def text() -> None:
+        given = "".join(f", {k}={v!r}" for k, v in kwargs.items())
+        out.print(f"wrote {output}; load it with", markup=False)
+        out.print(f"  net = timm.create_model({manifest.backbone.name!r}{given})", markup=False)
+        out.print(f"  net = PeftModel.from_pretrained(net, {str(output)!r})", markup=False)
 
     emit(value, as_json, text)
