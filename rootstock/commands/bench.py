@@ -68,3 +68,60 @@ def e2e(
         out.print(f"\n{rounds} turns of {seconds:g} s an arm, {clients} requests in flight")
 
     emit(rows, as_json, text)
+
+
+@app.command("learn")
+@guarded
+def learn(
+    data: Annotated[
+        Path | None, typer.Option(help="image folder; else scikit-learn's scans of digits")
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="timm name, or the bundled one")] = "rootstock_nano",
+    weights: Annotated[Path | None, typer.Option(help="its weights, else bundled or hub")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="all that fit by default")] = None,
+    epochs: Annotated[int, typer.Option(help="of every method but the head alone", min=1)] = 6,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON value")] = False,
+) -> None:
+    """Whether every method learns: one task, the same budget, accuracy on val beside a linear head.
+
+    Each method runs once by its quick recipe; nothing is searched, and test images are not read.
+    """
+    from adapters_store import backbone as backbones
+    from adapters_store.methods.table import METHODS, method_named
+    from rootstock.bench.learning import measure, scans
+    from training import folder
+
+    frozen = backbones.load(backbone, weights)
+    chosen = method or [n for n, m in METHODS.items() if frozen.spec.family in m.families]
+    for name in chosen:
+        method_named(name)
+    images = scans(frozen) if data is None else folder.read(data, frozen.spec.preprocess())
+    rows = []
+    for row in measure(frozen, images, chosen, epochs, seed):
+        rows.append(row)
+        if not as_json:
+            val = "–" if row["val"] is None else f"{100 * row['val']:.1f} % of val"
+            out.print(f"{row['method']:<11} {val}", markup=False)
+
+    def text() -> None:
+        out.print("")
+        columns = ("method", "parameters", "bytes", "epochs", "lr", "train %", "val %", "seconds")
+        table(
+            columns,
+            (
+                (
+                    r["method"],
+                    f"{r['parameters']:,}",
+                    f"{r['artifact_bytes']:,}",
+                    r["epochs"],
+                    f"{r['lr']:g}",
+                    f"{100 * r['train']:.1f}",
+                    "–" if r["val"] is None else f"{100 * r['val']:.1f}",
+                    f"{r['seconds']:.0f}",
+                )
+                for r in rows
+            ),
+        )
+
+    emit(rows, as_json, text)
