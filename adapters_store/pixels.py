@@ -1,35 +1,63 @@
 """Bytes of a picture to uint8 pixels: the one decoding and geometry of training and serving.
 
 Knows no network. What it promises, whatever the format: the first frame, turned upright as its
-EXIF says, on white where it was transparent, in sRGB order, 8 bits a channel.
+EXIF says, on white where it was transparent, in sRGB order, 8 bits a channel; colour profiles
+are passed over, as the transforms pass over them that backbones are trained with. A picture costs
+at most `PEAK_BYTES` of memory for each pixel of the limit. docs/images.md says it kind by kind.
 """
 
 import io
+import logging
 import math
 import warnings
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
+from adapters_store import containers
 from adapters_store.errors import ImageInvalidError
 from adapters_store.manifest import Preprocess
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-PIXELS_MAX: Final = 50_000_000
+PIXELS_MAX: Final = 50_000_000  # a caller may ask for a lower limit; a higher one has no effect
+SIDE_MAX: Final = 65_535  # as in JPEG; the tables of a resize grow with the longer side
+PEAK_BYTES: Final = 16  # for each pixel, where it costs most (WEBP): two canvases and two copies
 
-# Our own limit is checked from the header, before anything is decoded; Pillow's only warns.
-Image.MAX_IMAGE_PIXELS = None
+# Some decoders take memory for what a header claims before our own limit can be checked; at twice
+# this Pillow itself refuses, and between the two it warns.
+Image.MAX_IMAGE_PIXELS = PIXELS_MAX
 # Odd metadata is no reason to fail, nor to write to a server's log. (Filters are per process, so
 # this is not done around each picture: decoders run in many threads.)
 warnings.filterwarnings("ignore", module="PIL")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 _FILTERS: Final = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
 }
+# Only decoders written in C: those in Python hold up every other thread for seconds.
+_DECODERS: Final = {"jpeg", "zip", "raw", "gif", "libtiff"}
+# Of TIFF. Not fax: libtiff writes a line to the server's log for every damaged row of it.
+_COMPRESSIONS: Final = {
+    *("raw", "packbits", "jpeg", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate"),
+}
+_MODES: Final = {
+    *("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I;16B"),
+}
+_ORIENTATION: Final = 0x0112
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_STRIP_PIXELS: Final = 2**20
 
 
 def decode(data: bytes, pixels_max: int = PIXELS_MAX) -> Image.Image:
@@ -37,39 +65,126 @@ def decode(data: bytes, pixels_max: int = PIXELS_MAX) -> Image.Image:
 
     Raises:
         ImageInvalidError: empty, not a picture, of a format that is not read, truncated, damaged,
-            or of more pixels than are decoded.
+            or too costly to decode.
     """
     if not data:
         raise ImageInvalidError("the image is empty")
+    if fault := containers.fault(data):
+        raise ImageInvalidError(fault)
+    pixels_max = min(pixels_max, PIXELS_MAX)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > pixels_max:
-                raise ImageInvalidError(  # noqa: TRY301
-                    f"the image has {width}x{height} pixels; at most {pixels_max} are decoded"
-                )
-            image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if fault := _fault(image, pixels_max):
+            raise ImageInvalidError(fault)  # noqa: TRY301
+        _mend_key(image)
+        image.load()
+        orientation = _orientation(image)
+        # WEBP's decoder keeps two canvases and the raw bytes for frames that nobody asks for.
+        image.fp = None
+        vars(image).pop("_decoder", None)
+        return _rgb(image.transpose(_TURNS[orientation]) if orientation in _TURNS else image)
     except UnidentifiedImageError:
         reason = f"the bytes are no image of a known format ({', '.join(FORMATS)})"
+        raise ImageInvalidError(reason) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        reason = f"the image has too many pixels; at most {pixels_max} are decoded"
         raise ImageInvalidError(reason) from None
     except ImageInvalidError:
         raise
     except Exception as error:  # noqa: BLE001 (decoders raise OSError, SyntaxError, EOFError, …)
-        raise ImageInvalidError(f"the image is damaged: {str(error)[:100]}") from None
+        raise ImageInvalidError(f"the image is damaged{_said(error)}") from None
+
+
+def _fault(image: ImageFile.ImageFile, pixels_max: int) -> str:
+    """Why an opened picture is not decoded, or nothing."""
+    width, height = image.size
+    if width * height > pixels_max:
+        return f"the image has {width}x{height} pixels; at most {pixels_max} are decoded"
+    if max(width, height) > SIDE_MAX:
+        return f"the image has {width}x{height} pixels; no side may have more than {SIDE_MAX}"
+    if strange := {tile.codec_name for tile in image.tile} - _DECODERS:
+        return f"the image's encoding ({min(strange)}) is not read"
+    # Whole numbers that Pillow keeps in 32 bits are 0 … 65535 in a PPM, and may be anything else
+    # in a TIFF: no brightness can be said to be white there, as little as in floating point.
+    if image.mode not in _MODES and not (image.mode == "I" and image.format == "PPM"):
+        return f"the image's samples (mode {image.mode}) are not read"
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return _tiff_fault(image, pixels_max)
+    return ""
+
+
+def _tiff_fault(image: TiffImagePlugin.TiffImageFile, pixels_max: int) -> str:
+    tags, tile = image.tag_v2, image.tile[0]
+    if (compression := str(image.info["compression"])) not in _COMPRESSIONS:
+        return f"the image's compression ({compression}) is not read"
+    rawmode = tile.args[0] if isinstance(tile.args, tuple) else tile.args
+    if rawmode == "I;12":
+        return "the image's samples (12 bits) are not read"
+    white_is_zero = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0) == 0
+    if image.mode.startswith("I;16") and white_is_zero:
+        return "the image's samples (16 bits, white is zero) are not read"
+    if (
+        tags.get(TiffImagePlugin.TILEWIDTH, 0) * tags.get(TiffImagePlugin.TILELENGTH, 0)
+        > pixels_max
+    ):
+        return f"the image's tiles have too many pixels; at most {pixels_max} are decoded"
+    return ""
+
+
+def _mend_key(image: ImageFile.ImageFile) -> None:
+    """Bring the transparent colour of a PNG to the 8 bits that its pixels are brought to.
+
+    Pillow leaves it as it stands in the file, so that it would match no pixel, or the wrong ones.
+    """
+    key = image.info.get("transparency")
+    rawmode = image.tile[0].args if image.format == "PNG" and image.tile else None
+    if rawmode in ("L;2", "L;4") and isinstance(key, int):
+        image.info["transparency"] = key * {"L;2": 85, "L;4": 17}[rawmode]
+    elif rawmode == "RGB;16B" and isinstance(key, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+
+
+def _orientation(image: Image.Image) -> Any:
+    """What EXIF says; an unreadable record says nothing, and TIFF is upright once it is loaded."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 (as many kinds as there are ways to write nonsense)
+        return 1
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        # 16-bit greyscale: keep the high byte; Pillow's own conversion clips instead.
-        values = np.asarray(image, dtype=np.float64)
-        scaled = values / 257.0 if image.mode != "F" else values
-        return Image.fromarray(scaled.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+    """The picture as RGB; in strips, so that never more than one other picture is in memory."""
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    whole = Image.new("RGB", image.size)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        whole.paste(_strip(image.crop(box)), box)
+    return whole
+
+
+def _strip(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # 16-bit greyscale: the high byte, as Pillow does with 16-bit colour; its own conversion
+        # of greyscale clips instead.
+        values = np.asarray(image)
+        grey = (values >> 8).astype(np.uint8)
+        grey[values == image.info.get("transparency", -1)] = 255
+        return Image.fromarray(grey).convert("RGB")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image.convert("LA") if image.mode == "La" else image
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
+
+
+def _said(error: Exception) -> str:
+    """What a decoder says on one line, where it is meant to be read and fit for the sender."""
+    if not isinstance(error, OSError | SyntaxError | EOFError):
+        return ""
+    text = " ".join(str(error).split())[:100]
+    return f": {text}" if text and text.isprintable() and " at 0x" not in text else ""
 
 
 def arrange(

@@ -3,9 +3,11 @@
 import base64
 import binascii
 import json
+import sys
 from collections.abc import AsyncGenerator
 from typing import Final
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -15,6 +17,12 @@ from serving.errors import MediaUnsupportedError, RequestInvalidError, TooLargeE
 _DIGITS_MAX: Final = 18
 _RAW: Final = ("image/", "application/octet-stream")
 _KNOWN: Final = ("image/*", "multipart/form-data", "application/json {'image': base64}")
+
+
+class _Parser(MultiPartParser):
+    """Keeps files in memory, where the body is already: no disk to fill, none to do without."""
+
+    spool_max_size = sys.maxsize
 
 
 async def read(request: Request, limit_bytes: int) -> bytes:
@@ -41,10 +49,12 @@ async def read(request: Request, limit_bytes: int) -> bytes:
 async def images(request: Request, limit_bytes: int, files_max: int) -> tuple[list[bytes], bool]:
     """The images of a predict call, and whether it was a form, which may hold several.
 
+    What kind of image it is, its bytes say: image/png may be a JPEG, and no type at all is fine.
+
     Raises:
         TooLargeError, RequestInvalidError, MediaUnsupportedError
     """
-    kind = request.headers.get("content-type", "application/octet-stream").lower()
+    kind = (request.headers.get("content-type") or "application/octet-stream").lower()
     essence = kind.partition(";")[0].strip()
     if essence.startswith(_RAW):
         return [await read(request, limit_bytes)], False
@@ -74,8 +84,11 @@ async def _from_form(request: Request, body: bytes, files_max: int) -> list[byte
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
+    boundary = parse_options_header(request.headers["content-type"])[1].get(b"boundary", b"")
+    if boundary and b"--" + boundary + b"--" not in body:  # else its whole parts were answered
+        raise RequestInvalidError("the form is cut off: its last boundary is missing")
     try:
-        parser = MultiPartParser(
+        parser = _Parser(
             request.headers,
             stream(),
             max_files=files_max,

@@ -52,7 +52,7 @@ class Settings(BaseModel):
 
     body_bytes: int = Field(default=10 * Megabytes, ge=1024, description="of a predict call")
     artifact_bytes: int = Field(default=64 * Megabytes, ge=1024, description="of a publish call")
-    pixels_max: int = Field(default=50_000_000, ge=1)
+    pixels_max: int = Field(default=50_000_000, ge=1, le=50_000_000)
     files_max: int = Field(default=32, ge=1, description="images in one multipart call")
     task_labels_max: int = Field(default=200, ge=1, description="tasks named in metric labels")
 

@@ -1,6 +1,10 @@
 """Pictures: every ordinary kind is answered alike, everything else is refused."""
 
 import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +13,9 @@ from PIL import Image
 
 from adapters_store.errors import ImageInvalidError
 from adapters_store.manifest import Preprocess
-from adapters_store.pixels import arrange, decode, normalise, pixels
+from adapters_store.pixels import PIXELS_MAX, arrange, decode, normalise, pixels
+from tests import matrix_images
+from tests.picture_files import SCENE, Case, png_blank, profile, saved
 
 HALF = (0.5, 0.5, 0.5)
 SQUASH = Preprocess(size=(8, 8), mean=HALF, std=HALF)
@@ -138,3 +144,102 @@ def test_normalisation_is_that_of_torchvision():
 
     wanted = (batch / 255 - mean[:, None, None]) / std[:, None, None]
     torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("case", matrix_images.cases(), ids=str)
+def test_every_kind_of_picture_is_answered_right_or_refused(case: Case):
+    if case.picture is None:
+        with pytest.raises(ImageInvalidError) as refused:
+            decode(case.data)
+        assert case.says in refused.value.reason
+        assert refused.value.reason.isprintable()
+        assert " at 0x" not in refused.value.reason
+        return
+
+    got = np.asarray(decode(case.data))
+
+    np.testing.assert_allclose(got.astype(int), case.picture, atol=case.within)
+
+
+def test_a_profile_that_was_applied_would_show():
+    """What stands behind the cases that pass over a profile which swaps red and blue."""
+    from PIL import ImageCms
+
+    swapped, plain = (ImageCms.ImageCmsProfile(io.BytesIO(profile(swapped=s))) for s in (1, 0))
+    red = Image.new("RGB", (1, 1), (255, 0, 0))
+
+    got = ImageCms.profileToProfile(red, swapped, plain, outputMode="RGB").getpixel((0, 0))
+
+    assert got[2] > 200
+    assert got[0] < 50
+
+
+_KINDS = {
+    "JPEG": {},
+    "JPEG progressive": {"progressive": True},
+    "PNG": {},
+    "GIF": {},
+    "WEBP": {},
+    "WEBP lossless": {"lossless": True},
+    "BMP": {},
+    "PPM": {},
+    "TIFF": {},
+    "TIFF deflate": {"compression": "tiff_adobe_deflate"},
+    "TIFF lzw": {"compression": "tiff_lzw"},
+}
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+def test_wherever_a_picture_is_cut_off_it_is_whole_or_refused(kind):
+    data = saved(SCENE, kind.partition(" ")[0], **_KINDS[kind])
+    whole = np.asarray(decode(data))
+    refused = 0
+
+    for end in np.linspace(0, len(data) - 1, 60).astype(int):
+        try:
+            np.testing.assert_array_equal(np.asarray(decode(data[:end])), whole)
+        except ImageInvalidError:
+            refused += 1
+
+    assert refused >= 40
+
+
+def test_the_limit_of_pixels_is_met_exactly():
+    at = png_blank((100, 80))
+
+    assert decode(at, pixels_max=8000).size == (100, 80)
+    with pytest.raises(ImageInvalidError, match="at most 7999"):
+        decode(at, pixels_max=7999)
+    assert decode(png_blank((8000, 6250))).size == (8000, 6250)
+
+
+def test_a_higher_limit_than_training_has_changes_nothing():
+    with pytest.raises(ImageInvalidError, match=str(PIXELS_MAX)):
+        decode(png_blank((8000, 6251)), pixels_max=2 * PIXELS_MAX)
+
+
+@pytest.mark.parametrize("geometry", ["squash", "timm"])
+def test_lines_are_squashed_and_not_enlarged(geometry):
+    preprocess = SQUASH.model_copy(update={"geometry": geometry, "size": (64, 64)})
+    line = png_blank((20_000, 1))
+
+    if geometry == "squash":
+        assert pixels(line, preprocess).shape == (3, 64, 64)
+    else:
+        with pytest.raises(ImageInvalidError, match="long and thin"):
+            pixels(line, preprocess)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc")
+def test_no_picture_takes_more_memory_than_is_promised():
+    """In a process of its own, each kind that was costly once, of six million pixels."""
+    command = [sys.executable, "-m", "tests.picture_memory"]
+    returning = {"MALLOC_MMAP_THRESHOLD_": "131072"}  # what is freed goes back at once
+
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, **returning}
+    )
+
+    costs = dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
+    assert len(costs) >= 10
+    assert {name: cost for name, cost in costs.items() if float(cost) > 0} == {}
