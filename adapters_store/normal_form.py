@@ -159,13 +159,47 @@ def merge(form: LinearForm, weight: Tensor, bias: Tensor | None) -> tuple[Tensor
 
 
 def macs(form: LinearForm) -> int:
-    """Multiply-accumulates that the form adds to one token, unmerged; operators only."""
-    return sum(_operator_macs(op) for op in (*form.P, *form.Q))
+    """Multiply-accumulates that the form adds to one token, unmerged; operators only.
+
+    Operators that name the same `down` (and, of Kronecker products, the same `mix`) share its code.
+    """
+    total = 0
+    for side in (form.P, form.Q):
+        codes = set[tuple[int, ...]]()
+        for op in side:
+            code = code_of(op)
+            total += _up_macs(op) + (0 if code in codes else _code_macs(op))
+            codes.add(code)
+    return total
+
+
+def code_of(op: Operator) -> tuple[int, ...]:
+    """Equal for operators, alive at one time, whose products up to `up` or `core` are the same."""
+    mix = id(op.mix) if isinstance(op, Kronecker) else 0
+    return id(op.down), mix, id(op.cols)
 
 
 def rank(form: LinearForm) -> int:
-    """The largest rank that P and Q can reach together; affine terms are diagonal, not counted."""
-    return sum(_operator_rank(op) for op in (*form.P, *form.Q))
+    """The largest rank that P and Q can give one run of outputs; affine terms are not counted.
+
+    Runs are what operators name by `rows`: q, k and v are three deltas, as the papers count.
+    """
+    return _side_rank(form.P) + _side_rank(form.Q)
+
+
+def _side_rank(operators: tuple[Operator, ...]) -> int:
+    runs: dict[str, list[Operator]] = {}
+    for op in operators:
+        runs.setdefault("" if op.rows is None else str(op.rows), []).append(op)
+    everywhere = _run_rank(runs.pop("", []))
+    return everywhere + max(map(_run_rank, runs.values()), default=0)
+
+
+def _run_rank(operators: list[Operator]) -> int:
+    """Operators that share a code, or an `up`, cannot exceed it together."""
+    codes = {code_of(op): _code_rank(op) for op in operators}
+    ups = {id(op.up): _up_rank(op) for op in operators}
+    return min(sum(codes.values()), sum(ups.values()))
 
 
 def _kronecker(op: Kronecker, x: Tensor) -> Tensor:
@@ -176,24 +210,38 @@ def _kronecker(op: Kronecker, x: Tensor) -> Tensor:
     return y.flatten(-2)
 
 
-def _operator_macs(op: Operator) -> int:
+def _code_macs(op: Operator) -> int:
     match op:
         case LowRank():
-            core = 0 if op.core is None else op.core.numel()
-            return op.down.numel() + core + op.up.numel()
+            return op.down.numel()
         case Kronecker():
             k, p, q = op.mix.shape
-            r = op.down.shape[1]
-            return q * op.down.numel() + k * p * q * r + p * op.up.numel()
+            return q * op.down.numel() + k * p * q * op.down.shape[1]
 
 
-def _operator_rank(op: Operator) -> int:
+def _up_macs(op: Operator) -> int:
     match op:
         case LowRank():
-            return min(op.down.shape[0], op.up.shape[1])
+            return op.up.numel() + (0 if op.core is None else op.core.numel())
+        case Kronecker():
+            return op.mix.shape[1] * op.up.numel()
+
+
+def _code_rank(op: Operator) -> int:
+    match op:
+        case LowRank():
+            return op.down.shape[0]
         case Kronecker():
             k, p, q = op.mix.shape
-            return min(k * min(p, q) * op.down.shape[1], p * op.up.shape[1], q * op.down.shape[2])
+            return min(k * min(p, q) * op.down.shape[1], q * op.down.shape[2])
+
+
+def _up_rank(op: Operator) -> int:
+    match op:
+        case LowRank():
+            return op.up.shape[1]
+        case Kronecker():
+            return op.mix.shape[1] * op.up.shape[1]
 
 
 def _cast(op: Operator, dtype: torch.dtype) -> Operator:

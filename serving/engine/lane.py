@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapters_store.backbone import features, twin
-from serving.engine.layout import FormAt, KroneckerAt, Layout, LowRankAt, OperatorAt, Span
+from serving.engine.layout import (
+    FormAt,
+    KroneckerAt,
+    Layout,
+    LowRankAt,
+    OperatorAt,
+    Place,
+    Span,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +135,9 @@ def before(x: Tensor, segments: Sequence[Segment]) -> Tensor:
         mine, source = z[s.start : s.stop], x[s.start : s.stop]
         if s.form.alpha is not None:
             mine.mul_(_per_channel(s.form.alpha.of(s.rows)))
+        codes: Codes = {}
         for op in s.form.P:
-            _add(mine, source, op, s.rows)
+            _add(mine, source, op, s.rows, codes)
         if s.form.c is not None:
             mine.add_(_per_channel(s.form.c.of(s.rows)))
     return z
@@ -138,40 +147,48 @@ def after(y: Tensor, z: Tensor, segments: Sequence[Segment]) -> None:
     """Y ← γ ⊙ (y + Q x̂) + β in place, for the samples that ask for it."""
     for s in segments:
         mine, source = y[s.start : s.stop], z[s.start : s.stop]
+        codes: Codes = {}
         for op in s.form.Q:
-            _add(mine, source, op, s.rows)
+            _add(mine, source, op, s.rows, codes)
         if s.form.gamma is not None:
             mine.mul_(_per_channel(s.form.gamma.of(s.rows)))
         if s.form.beta is not None:
             mine.add_(_per_channel(s.form.beta.of(s.rows)))
 
 
-def _add(out: Tensor, x: Tensor, op: OperatorAt, rows: Tensor) -> None:
+# What operators of one target share: KARST's q, k and v, FacT's blocks.
+Codes = dict[tuple[Place, Place | None, Span], Tensor]
+
+
+def _add(out: Tensor, x: Tensor, op: OperatorAt, rows: Tensor, codes: Codes) -> None:
     """Out += op · x for tokens [n, N, ·]; factors are shared [a, b] or per sample [n, a, b]."""
-    x, out = _cut(x, op.cols), _cut(out, op.rows)
+    out = _cut(out, op.rows)
+    key = (op.down, op.mix if isinstance(op, KroneckerAt) else None, op.cols)
     if isinstance(op, KroneckerAt):
-        code, up = _mixed(x, op, rows)
+        if key not in codes:
+            codes[key] = _mixed(_cut(x, op.cols), op, rows)
+        code, up = codes[key], op.up.of(rows).transpose(-1, -2).flatten(-3, -2)
     else:
-        code = torch.matmul(x, op.down.of(rows).mT)
+        if key not in codes:
+            codes[key] = torch.matmul(_cut(x, op.cols), op.down.of(rows).mT)
+        code, up = codes[key], op.up.of(rows).mT
         code = code if op.core is None else torch.matmul(code, op.core.of(rows).mT)
-        up = op.up.of(rows).mT
     if isinstance(op, LowRankAt) and up.ndim == 3:
         out.baddbmm_(code, up)
     else:
         out.add_(torch.matmul(code, up).view(out.shape))
 
 
-def _mixed(x: Tensor, op: KroneckerAt, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """(code [n, N·p, k·r], up [n?, k·r, out/p]) with code · up = (Σ mix ⊗ up·down) x."""
-    mix, down, up = op.mix.of(rows), op.down.of(rows), op.up.of(rows)
+def _mixed(x: Tensor, op: KroneckerAt, rows: Tensor) -> Tensor:
+    """The code [n, N·p, k·r] with code · [k·r, out/p] = (Σ mix ⊗ up·down) x."""
+    mix, down = op.mix.of(rows), op.down.of(rows)
     k, p, q = op.mix.shape
     r = op.down.shape[1]
     n, tokens = x.shape[:2]
     parts = x.reshape(n, tokens * q, -1)  # [n, N·q, in/q]
     code = torch.matmul(parts, down.flatten(-3, -2).mT).view(n, tokens, q, k, r)
     equation = "nkpq,ntqkr->ntpkr" if mix.ndim == 4 else "kpq,ntqkr->ntpkr"
-    code = torch.einsum(equation, mix, code).reshape(n, tokens * p, k * r)
-    return code, up.transpose(-1, -2).flatten(-3, -2)
+    return torch.einsum(equation, mix, code).reshape(n, tokens * p, k * r)
 
 
 def _cut(t: Tensor, span: Span) -> Tensor:
