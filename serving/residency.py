@@ -156,6 +156,14 @@ class Residency:
             for digest in digests:
                 self._slots.unpin(digest)
 
+    def forget(self, digests: Iterable[str]) -> None:
+        """Let adapters leave host memory that nobody is expected to ask for again."""
+        with self._lock:
+            for digest in digests:
+                if facts := self._host.pop(digest, None):
+                    self._used_bytes -= facts.prepared.nbytes
+            self._show_host()
+
     def resident(self) -> tuple[str, ...]:
         """Digests in a slot."""
         with self._lock:
@@ -266,6 +274,9 @@ class Residency:
             _, old = self._host.popitem(last=False)
             self._used_bytes -= old.prepared.nbytes
             self._telemetry.count("rootstock_residency_evictions", tier="host")
+        self._show_host()
+
+    def _show_host(self) -> None:
         self._telemetry.set("rootstock_resident_adapters", len(self._host), tier="host")
         self._telemetry.set("rootstock_resident_bytes", self._used_bytes, tier="host")
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Final
 
 from adapters_store.catalog import Catalog, Release, TaskState
 from adapters_store.errors import RootstockError
@@ -19,6 +20,8 @@ from serving.residency import Facts, Residency
 from serving.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
+
+_RECENT: Final = 4  # releases of a task that stay in host memory though nothing points at them
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +177,8 @@ class Follower:
             }
             self._view = View(catalog, blocked, MappingProxyType(verified))
             self._applied.notify_all()
+        for state in changed:
+            self._residency.forget(_left_behind(state, before.tasks.get(state.name), verified))
         self._telemetry.set("rootstock_generation", catalog.generation)
         log.info("catalog applied", extra={"generation": catalog.generation})
 
@@ -186,6 +191,23 @@ def _pointed(state: TaskState) -> Iterable[Release]:
     """Releases that aliases and splits send requests to."""
     numbers = {*state.aliases.values(), *state.split}
     return () if state.retired else (r for n in numbers if (r := state.find(n)) is not None)
+
+
+def _left_behind(
+    state: TaskState, before: TaskState | None, verified: Mapping[str, Release]
+) -> set[str]:
+    """Digests of releases that nothing points at, and that no request on its way may still want.
+
+    The newest few stay: after quick publishes, requests routed to them wait in the queue. So does
+    the one that answered before, for a rollback.
+    """
+    kept = {*state.aliases.values(), *state.split, state.active}
+    kept |= {r.number for r in state.releases[-_RECENT:]}
+    if before is not None:
+        kept.add(before.active)
+    if state.name in verified:
+        kept.add(verified[state.name].number)
+    return {r.digest for r in state.releases if state.retired or r.number not in kept}
 
 
 def _fine(future: "Future[Facts]") -> bool:

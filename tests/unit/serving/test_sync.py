@@ -164,3 +164,34 @@ def test_following_goes_on_after_an_unexpected_error(replica_of, publish, monkey
     publish("digits")
 
     until(lambda: replica.generation == 1)
+
+
+def test_releases_that_are_left_behind_leave_memory(replica_of, publish, store):
+    """The active one, aliased ones and the newest few stay, however many were published."""
+    replica = replica_of()
+    for seed in range(12):
+        publish("digits", seed=seed)
+        replica.follower.catch_up()
+        if seed == 2:
+            store.alias("digits", "stable", 2, by="test")
+    store.activate("digits", 6, by="test")
+    replica.follower.catch_up()
+
+    releases = replica.follower.view.catalog.tasks["digits"].releases
+    kept = {r.number for r in releases if r.digest in replica.residency._host}
+    assert kept == {2, 6, 9, 10, 11, 12}
+    replica.residency.check()
+
+
+def test_a_release_that_left_memory_can_still_be_asked_for(replica_of, publish, http, png):
+    """By its number: it is loaded again."""
+    replica = replica_of()
+    for seed in range(8):
+        publish("digits", seed=seed)
+        replica.follower.catch_up()
+
+    answer = http(replica).post(
+        "/v1/tasks/digits@1:predict", content=png, headers={"content-type": "image/png"}
+    )
+
+    assert (answer.status_code, answer.json()["release"]) == (200, 1)
