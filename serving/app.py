@@ -198,7 +198,7 @@ def build(args: Settings) -> "serve.Application":
         # Time to finish what was accepted: a request may wait for a load and for its batch.
         graceful_shutdown_timeout_s=args.budget_s,
         graceful_shutdown_wait_loop_s=0.5,
-        health_check_period_s=5,
+        health_check_period_s=2,
         health_check_timeout_s=30,
     )(serve.ingress()(Shell))
     return deployment.bind(args.model_dump_json(), check_environment, on_loopback=alone())
