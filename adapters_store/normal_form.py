@@ -161,15 +161,19 @@ def merge(form: LinearForm, weight: Tensor, bias: Tensor | None) -> tuple[Tensor
 def macs(form: LinearForm) -> int:
     """Multiply-accumulates that the form adds to one token, unmerged; operators only.
 
-    Operators that name the same `down` (and, of Kronecker products, the same `mix`) share its code.
+    Operators that name the same `down` (and, of Kronecker products, the same `mix`) share its code;
+    those that name the same `up` at the same rows add their codes before it.
     """
     total = 0
     for side in (form.P, form.Q):
-        codes = set[tuple[int, ...]]()
+        codes, ups = set[tuple[int, ...]](), set[tuple[int, str]]()
         for op in side:
-            code = code_of(op)
-            total += _up_macs(op) + (0 if code in codes else _code_macs(op))
+            code, up = code_of(op), (id(op.up), str(op.rows))
+            total += 0 if code in codes else _code_macs(op)
+            total += op.core.numel() if isinstance(op, LowRank) and op.core is not None else 0
+            total += 0 if up in ups else _up_macs(op)
             codes.add(code)
+            ups.add(up)
     return total
 
 
@@ -222,7 +226,7 @@ def _code_macs(op: Operator) -> int:
 def _up_macs(op: Operator) -> int:
     match op:
         case LowRank():
-            return op.up.numel() + (0 if op.core is None else op.core.numel())
+            return op.up.numel()
         case Kronecker():
             return op.mix.shape[1] * op.up.numel()
 

@@ -118,7 +118,7 @@ def stored(tensor: Tensor, *, exact: bool = False) -> NDArray[Any]:
     2⁻¹⁰ of their L2 norm, which only values below float16's normal range can make them lose.
     """
     if tensor.dtype == torch.uint8:
-        return np.array(tensor.cpu())
+        return tensor.cpu().numpy().copy()
     single = _f32(tensor)
     if exact or not np.isfinite(single).all() or np.abs(single).max(initial=0) > _F16_MOST:
         return single

@@ -133,7 +133,6 @@ def _run(
     for number in range(1, recipe.epochs + 1):
         begun = time.perf_counter()
         trunk.train(on=True)
-        behaviour.before_epoch(number, losses)
         loss_sum = hits = 0.0
         for rows in torch.split(torch.randperm(len(labels), generator=shuffle), recipe.batch):
             for group in optimizer.param_groups:
@@ -152,6 +151,7 @@ def _run(
         if not np.isfinite(loss_sum):
             raise DivergedError(method, number)
         trunk.train(on=False)
+        behaviour.after_epoch(number, losses)
         row = Epoch(
             epoch=number,
             epochs=recipe.epochs,

@@ -10,14 +10,37 @@ from pydantic import ValidationError
 from adapters_store.adapter import Adapter
 from adapters_store.errors import ArtifactInvalidError, MethodUnknownError
 from adapters_store.methods.alore import Alore
+from adapters_store.methods.arc import Arc
+from adapters_store.methods.bi_lora import BiLora
+from adapters_store.methods.bitfit import BitFit
+from adapters_store.methods.clora import Clora
+from adapters_store.methods.fact import FactTk, FactTt
+from adapters_store.methods.heart_lora import HeartLora
+from adapters_store.methods.karst import Karst
 from adapters_store.methods.linear import Linear
 from adapters_store.methods.lora import Lora
 from adapters_store.methods.protocol import Method, MethodOptions
+from adapters_store.methods.repadapter import RepAdapter
+from adapters_store.methods.ssf import Ssf
 from adapters_store.normal_form import NormalForm
 from adapters_store.spec import BackboneSpec
 
 METHODS: Final[Mapping[str, Method[Any]]] = MappingProxyType(
-    {"alore": Alore(), "lora": Lora(), "linear": Linear()}
+    {
+        "alore": Alore(),
+        "lora": Lora(),
+        "karst": Karst(),
+        "clora": Clora(),
+        "heart_lora": HeartLora(),
+        "bi_lora": BiLora(),
+        "repadapter": RepAdapter(),
+        "fact_tt": FactTt(),
+        "fact_tk": FactTk(),
+        "ssf": Ssf(),
+        "arc": Arc(),
+        "bitfit": BitFit(),
+        "linear": Linear(),
+    }
 )
 
 

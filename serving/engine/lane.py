@@ -77,9 +77,10 @@ class SlottedAffine(nn.Module):
         if segments is None:
             return y
         y = y.clone() if y is x else y
-        tokens = y.movedim(1, -1).flatten(1, -2) if self.channels_first else y
+        last = y.movedim(1, -1) if self.channels_first else y
+        tokens = last.reshape(self.plan.batch, -1, last.shape[-1])  # one, behind pooling
         after(tokens, tokens, segments)
-        return tokens.mT.view(y.shape) if self.channels_first else tokens
+        return tokens.mT.view(y.shape) if self.channels_first else tokens.view(y.shape)
 
 
 class MixedLane:
@@ -135,9 +136,7 @@ def before(x: Tensor, segments: Sequence[Segment]) -> Tensor:
         mine, source = z[s.start : s.stop], x[s.start : s.stop]
         if s.form.alpha is not None:
             mine.mul_(_per_channel(s.form.alpha.of(s.rows)))
-        codes: Codes = {}
-        for op in s.form.P:
-            _add(mine, source, op, s.rows, codes)
+        _add(mine, source, s.form.P, s.rows)
         if s.form.c is not None:
             mine.add_(_per_channel(s.form.c.of(s.rows)))
     return z
@@ -147,36 +146,46 @@ def after(y: Tensor, z: Tensor, segments: Sequence[Segment]) -> None:
     """Y ← γ ⊙ (y + Q x̂) + β in place, for the samples that ask for it."""
     for s in segments:
         mine, source = y[s.start : s.stop], z[s.start : s.stop]
-        codes: Codes = {}
-        for op in s.form.Q:
-            _add(mine, source, op, s.rows, codes)
+        _add(mine, source, s.form.Q, s.rows)
         if s.form.gamma is not None:
             mine.mul_(_per_channel(s.form.gamma.of(s.rows)))
         if s.form.beta is not None:
             mine.add_(_per_channel(s.form.beta.of(s.rows)))
 
 
-# What operators of one target share: KARST's q, k and v, FacT's blocks.
-Codes = dict[tuple[Place, Place | None, Span], Tensor]
+def _add(out: Tensor, x: Tensor, operators: Sequence[OperatorAt], rows: Tensor) -> None:
+    """Out += Σ op · x for tokens [n, N, ·]; factors are shared [a, b] or per sample [n, a, b].
+
+    Operators that name one `down` share its product (KARST's q, k and v), and the codes of those
+    that name one `up` are added before it (FacT's fc2).
+    """
+    codes: dict[tuple[Place, Place | None, Span], Tensor] = {}
+    sums: dict[tuple[Place, Span], Tensor] = {}
+    for op in operators:
+        mix = op.mix if isinstance(op, KroneckerAt) else None
+        key = (op.down, mix, op.cols)
+        if key not in codes:
+            codes[key] = _code(_cut(x, op.cols), op, rows)
+        code, place = codes[key], (op.up, op.rows)
+        if isinstance(op, LowRankAt) and op.core is not None:
+            code = torch.matmul(code, op.core.of(rows).mT)
+        sums[place] = sums[place] + code if place in sums else code
+    for (up, span), code in sums.items():
+        factor, mine = up.of(rows), _cut(out, span)
+        if len(up.shape) == 3:  # of a Kronecker product: [k, out/p, r]
+            factor = factor.transpose(-3, -2).flatten(-2)
+            mine.add_(torch.matmul(code, factor.mT).view(mine.shape))
+        elif factor.ndim == 3:
+            mine.baddbmm_(code, factor.mT)
+        else:
+            mine.add_(torch.matmul(code, factor.mT))
 
 
-def _add(out: Tensor, x: Tensor, op: OperatorAt, rows: Tensor, codes: Codes) -> None:
-    """Out += op · x for tokens [n, N, ·]; factors are shared [a, b] or per sample [n, a, b]."""
-    out = _cut(out, op.rows)
-    key = (op.down, op.mix if isinstance(op, KroneckerAt) else None, op.cols)
+def _code(x: Tensor, op: OperatorAt, rows: Tensor) -> Tensor:
+    """What comes out of `down`, and of `mix` where there is one: [n, N, r] or [n, N·p, k·r]."""
     if isinstance(op, KroneckerAt):
-        if key not in codes:
-            codes[key] = _mixed(_cut(x, op.cols), op, rows)
-        code, up = codes[key], op.up.of(rows).transpose(-1, -2).flatten(-3, -2)
-    else:
-        if key not in codes:
-            codes[key] = torch.matmul(_cut(x, op.cols), op.down.of(rows).mT)
-        code, up = codes[key], op.up.of(rows).mT
-        code = code if op.core is None else torch.matmul(code, op.core.of(rows).mT)
-    if isinstance(op, LowRankAt) and up.ndim == 3:
-        out.baddbmm_(code, up)
-    else:
-        out.add_(torch.matmul(code, up).view(out.shape))
+        return _mixed(x, op, rows)
+    return torch.matmul(x, op.down.of(rows).mT)
 
 
 def _mixed(x: Tensor, op: KroneckerAt, rows: Tensor) -> Tensor:

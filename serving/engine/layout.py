@@ -163,7 +163,11 @@ def _operators(
         match op:
             case LowRank():
                 down = _spread(op.down, cols, size[1], dim=1) if _scattered(cols) else op.down
-                up = _spread(op.up, rows, size[0], dim=0) if _scattered(rows) else op.up
+                up = op.up
+                if isinstance(rows, Tensor):
+                    run = _run(rows, size[0])
+                    up = _spread(up, rows - run.start, run.stop - run.start, dim=0)
+                    rows = run
                 yield LowRankAt(
                     down=writer.place(down),
                     core=writer.put(op.core),
@@ -185,8 +189,22 @@ def _scattered(index: Index | None) -> bool:
     return isinstance(index, Tensor)
 
 
+def _run(rows: Tensor, outputs: int) -> slice:
+    """The outputs that scattered rows are spread over: the third that holds them, or all.
+
+    Three projections lie fused in one target, and heads are of one of them. No closer fit: adapters
+    of one method should lie alike, whichever their heads are.
+    """
+    third, rest = divmod(outputs, 3)
+    first, last = int(rows[0]), int(rows[-1])
+    if rest or first // third != last // third:
+        return slice(0, outputs)
+    start = first // third * third
+    return slice(start, start + third)
+
+
 def _span(index: Index | None, length: int) -> Span:
-    """Scattered rows are spread over all of them, so they span everything."""
+    """Scattered columns are spread over all of them, so they span everything."""
     if not isinstance(index, slice):
         return None
     start, stop, step = index.indices(length)

@@ -4,16 +4,20 @@
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from adapters_store import artifact
+from adapters_store import backbone as backbones
 from adapters_store.adapter import Adapter
+from adapters_store.admission import admit
 from adapters_store.catalog import Catalog, fold_all, resolve
 from adapters_store.events import Event, event_to_json, parse_event
 from adapters_store.manifest import BackboneRef, Effect, Manifest, Preprocess, Provenance
+from adapters_store.methods.table import METHODS, lower, parse_options
 from adapters_store.snapshot import catalog_from_json, catalog_to_json
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -23,10 +27,26 @@ FACTORS = {
     "lora": {"A_q": (1, 8), "B_q": (8, 1), "A_v": (1, 8), "B_v": (8, 1)},
     "linear": {},
 }
+# Whole adapters of every other method, by its own layout on a network of one block.
+OPTIONS = {
+    "karst": {"kernels": 1, "rank": 1, "rescale": "channel"},
+    "clora": {"rank": 1, "spaces": 2},
+    "heart_lora": {"rank": 2, "heads_off": 2},
+    "bi_lora": {"rank": 4},
+    "repadapter": {},
+    "fact_tt": {"rank": 2},
+    "fact_tk": {"rank": 2},
+    "ssf": {},
+    "arc": {"rank": 3},
+    "bitfit": {},
+}
+SMALL = {"depth": 1, "embed_dim": 48, "num_heads": 6}
 
 
 def adapter(method: str) -> Adapter:
     """An adapter of small whole numbers, the same on every machine."""
+    if method in OPTIONS:
+        return whole(method)
     tensors = {
         f"{PATH}.{name}": (np.arange(np.prod(shape)).reshape(shape) % 7 - 3).astype(np.float16)
         for name, shape in FACTORS[method].items()
@@ -49,7 +69,48 @@ def adapter(method: str) -> Adapter:
     return Adapter(manifest=manifest, tensors=tensors)
 
 
-@pytest.mark.parametrize("method", sorted(FACTORS))
+def whole(method: str) -> Adapter:
+    """An adapter that would be admitted by a ViT of one block."""
+    spec, row = backbones.describe("vit_tiny_patch16_224", **SMALL), METHODS[method]
+    options = parse_options(method, OPTIONS[method])
+    tensors = {}
+    for name, shape in row.layout(options, spec).items():
+        numbers, factor = np.arange(np.prod(shape)).reshape(shape), name.rpartition(".")[2]
+        if factor in row.packed:
+            tensors[name] = numbers.astype(np.uint8)
+        else:
+            kind = np.float32 if factor in row.exact else np.float16
+            tensors[name] = (numbers % 7 - 3).astype(kind)
+    tensors["head.weight"] = np.arange(96, dtype=np.float32).reshape(2, 48) / 4
+    tensors["head.bias"] = np.array([-0.5, 0.5], dtype=np.float32)
+    manifest = Manifest(
+        task="golden",
+        method=method,
+        options=options.model_dump(mode="json"),
+        backbone=BackboneRef(name="vit_tiny_patch16_224", kwargs=SMALL, digest="ab" * 32),
+        preprocess=Preprocess(size=(224, 224), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        labels=("rose", "tulipán"),
+    )
+    return Adapter(manifest=manifest, tensors=tensors)
+
+
+def test_every_method_has_a_golden_artifact():
+    """A new method is one more file."""
+    assert set(FACTORS) | set(OPTIONS) == set(METHODS)
+
+
+@pytest.mark.parametrize("method", sorted(OPTIONS))
+def test_a_golden_artifact_is_admitted_and_lowered_as_ever(method):
+    """Its own layout still fits, and nothing in it is at fault."""
+    spec = backbones.describe("vit_tiny_patch16_224", **SMALL)
+    spec = replace(spec, ref=spec.ref.model_copy(update={"digest": "ab" * 32}))
+
+    read = admit((GOLDEN / f"{method}.safetensors").read_bytes(), spec)
+
+    assert lower(read, spec)
+
+
+@pytest.mark.parametrize("method", sorted(FACTORS | OPTIONS))
 def test_an_artifact_of_format_1_is_read_and_written_byte_for_byte(method):
     data = (GOLDEN / f"{method}.safetensors").read_bytes()
 
@@ -154,7 +215,7 @@ def write() -> None:
     """Make what is missing; what is there may not change."""
     for folder in ("log", "snapshots"):
         (GOLDEN / folder).mkdir(parents=True, exist_ok=True)
-    for method in FACTORS:
+    for method in FACTORS | OPTIONS:
         file = GOLDEN / f"{method}.safetensors"
         if not file.exists():
             file.write_bytes(artifact.write(adapter(method)))

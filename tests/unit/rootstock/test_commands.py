@@ -155,15 +155,41 @@ def test_methods_counts_what_the_papers_count():
 
     assert {r["method"]: r["parameters"] for r in rows} == {
         "alore": 148_992,
+        "karst": 301_128,
+        "clora": 129_024,
+        "heart_lora": 245_760,
         "lora": 294_912,
+        "bi_lora": 1_179_648,
+        "repadapter": 239_808,
+        "fact_tt": 61_440,
+        "fact_tk": 86_528,
+        "arc": 96_432,
+        "ssf": 205_824,
+        "bitfit": 102_912,
         "linear": 0,
     }
-    assert {r["method"]: r["rank"] for r in rows}["alore"] == 64
-    assert {r["method"]: r["macs_per_token"] for r in rows} == {
-        "alore": 49_664,
-        "lora": 24_576,
-        "linear": 0,
-    }
+    ranks = {r["method"]: r["rank"] for r in rows}
+    assert (ranks["alore"], ranks["karst"], ranks["lora"], ranks["ssf"]) == (64, 128, 8, 0)
+    costs = {r["method"]: r["macs_per_token"] for r in rows}
+    assert (costs["alore"], costs["karst"], costs["lora"]) == (49_664, 200_704, 24_576)
+    sizes = {r["method"]: r["artifact_bytes"] for r in rows}
+    assert sizes["alore"] == 2 * 148_992
+    assert sizes["bi_lora"] == 144 * 1024 + 12 * 2 * 2 * 2 * 4, "bits, a mean and a deviation each"
+
+
+@pytest.mark.parametrize(
+    "backbone", ["swin_tiny_patch4_window7_224", "convnext_tiny", "mixer_s16_224"]
+)
+def test_other_families_are_offered_the_four_methods_and_the_head(backbone):
+    rows = json.loads(run("methods", "--backbone", backbone, "--json"))
+
+    assert {r["method"] for r in rows} == {"alore", "karst", "clora", "heart_lora", "linear"}
+
+
+def test_a_network_without_a_target_map_is_refused_by_name():
+    said = run("methods", "--backbone", "resnet18", code=1)
+
+    assert "no target map for ResNet networks" in said
 
 
 def test_options_change_the_count():

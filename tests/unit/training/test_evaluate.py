@@ -65,4 +65,4 @@ def test_a_form_can_be_moved_to_a_device(tiny, make_adapter, method):
         for op, old in zip((*there.P, *there.Q), (*target.P, *target.Q), strict=True):
             assert op.down.is_meta
             assert op.up.is_meta
-            assert op.rows == old.rows
+            assert op.rows.is_meta if isinstance(old.rows, torch.Tensor) else op.rows == old.rows
