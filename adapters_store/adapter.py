@@ -36,11 +36,6 @@ class Adapter:
         return self.tensors[HEAD_BIAS]
 
     @property
-    def parameters(self) -> int:
-        """Trained numbers, the head excluded: the convention of the papers."""
-        return sum(int(t.size) for t in self.factors.values())
-
-    @property
     def factor_bytes(self) -> int:
         """Bytes of the method's own tensors, the head excluded."""
         return sum(int(t.nbytes) for t in self.factors.values())

@@ -12,7 +12,7 @@ from adapters_store.errors import NameInvalidError
 from adapters_store.law import LawReport
 from adapters_store.manifest import TASK_NAME
 from adapters_store.methods.protocol import MethodOptions
-from adapters_store.methods.table import offered, parse_options
+from adapters_store.methods.table import count, offered, parse_options
 from adapters_store.spec import BackboneSpec
 from training.data import TaskData
 from training.errors import DataInvalidError, RecipeInvalidError
@@ -30,6 +30,7 @@ class TrainedTask:
 
     adapter: Adapter
     data: bytes  # of the artifact
+    parameters: int  # trained numbers, the head excluded
     report: LawReport  # how far its three paths lie apart
     recipe: Recipe  # as it was used
     log: tuple[Epoch, ...]
@@ -87,7 +88,12 @@ def train_task(
         device=where,
     )
     return TrainedTask(
-        adapter=made.adapter, data=made.data, report=made.report, recipe=recipe, log=fitted.log
+        adapter=made.adapter,
+        data=made.data,
+        parameters=count(made.adapter, backbone.spec),
+        report=made.report,
+        recipe=recipe,
+        log=fitted.log,
     )
 
 

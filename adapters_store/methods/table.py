@@ -90,6 +90,13 @@ def parse_options(name: str, options: Mapping[str, Any]) -> MethodOptions:
         raise ArtifactInvalidError(f"method {name}", faults) from None
 
 
+def count(adapter: Adapter, spec: BackboneSpec) -> int:
+    """Trained numbers of an adapter, the head excluded: the convention of the papers."""
+    manifest = adapter.manifest
+    options = parse_options(manifest.method, manifest.options)
+    return method_named(manifest.method).count(options, spec)
+
+
 def lower(adapter: Adapter, spec: BackboneSpec, dtype: torch.dtype = torch.float32) -> NormalForm:
     """The normal form of an adapter that has been admitted for this backbone."""
     manifest = adapter.manifest

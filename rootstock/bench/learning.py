@@ -28,7 +28,6 @@ def measure(
 
     The head alone has its own number of epochs: its features are computed once.
     """
-    from adapters_store.methods.table import method_named
     from training.recipe import QUICK, compose
     from training.run import NOBODY, train_task
     from training.trunk import default_device, native_precision
@@ -46,7 +45,7 @@ def measure(
         )
         yield {
             "method": method,
-            "parameters": method_named(method).count(options, backbone.spec),
+            "parameters": made.parameters,
             "artifact_bytes": made.adapter.factor_bytes,
             "epochs": recipe.epochs,
             "batch": recipe.batch,

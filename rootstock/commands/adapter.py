@@ -1,6 +1,7 @@
 """`rootstock adapter`: look at an artifact, verify it, merge it into a plain timm checkpoint."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,15 +23,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="print one JSON value")]
 def show(file: File, as_json: AsJson = False) -> None:
     """Print what an artifact says of itself, after checking its seal."""
     from adapters_store import artifact
+    from adapters_store.backbone import describe
+    from adapters_store.errors import RootstockError
+    from adapters_store.methods.table import count
 
     data = artifact_bytes(file)
     adapter = artifact.read(data, file.name)
     manifest = adapter.manifest
+    parameters = None  # of a backbone or a method that is not known here
+    with suppress(RootstockError):
+        parameters = count(adapter, describe(manifest.backbone.name, **manifest.backbone.kwargs))
     value = {
         "file": str(file),
         "digest": artifact.digest(data),
         "bytes": len(data),
-        "parameters": adapter.parameters,
+        "parameters": parameters,
         "factor_bytes": adapter.factor_bytes,
         "manifest": manifest.model_dump(mode="json"),
         "tensors": {
@@ -47,7 +54,7 @@ def show(file: File, as_json: AsJson = False) -> None:
             ("digest", value["digest"]),
             ("bytes", f"{len(data):,}"),
             ("method", f"{manifest.method} ({options})"),
-            ("parameters", f"{adapter.parameters:,} and a head of {len(manifest.labels)} labels"),
+            ("parameters", f"{parameters or 0:,} and a head of {len(manifest.labels)} labels"),
             ("backbone", f"{manifest.backbone.name} {manifest.backbone.digest[:16]}"),
             (
                 "input",
@@ -154,6 +161,7 @@ def import_peft(
     from adapters_store.adapter import Adapter
     from adapters_store.admission import admit
     from adapters_store.effect import Golden, golden_images
+    from adapters_store.methods.table import count
 
     if geometry not in ("squash", "timm"):
         fail(f"--geometry is squash or timm, not {geometry!r}")
@@ -189,14 +197,14 @@ def import_peft(
         "bytes": len(data),
         "task": manifest.task,
         "targets": len(adapter.factors) // 2,
-        "parameters": adapter.parameters,
+        "parameters": count(adapter, base.spec),
         "law": {"merged": report.merged},
     }
     emit(
         value,
         as_json,
         lambda: out.print(
-            f"wrote {output}: {value['targets']} targets, {adapter.parameters:,} parameters "
+            f"wrote {output}: {value['targets']} targets, {value['parameters']:,} parameters "
             f"and a head of {len(manifest.labels)} labels (merged differs by {report.merged:.1e})",
             markup=False,
         ),

@@ -96,7 +96,7 @@ def train(
         "file": str(output),
         "digest": digest(made.data),
         "bytes": len(made.data),
-        "parameters": made.adapter.parameters,
+        "parameters": made.parameters,
         "metrics": dict(made.adapter.manifest.metrics),
         "law": asdict(made.report),
         "recipe": made.recipe.model_dump(mode="json"),
@@ -257,7 +257,7 @@ def _show(file: Path, made: "TrainedTask", published: "Published | None") -> Non
     out.print(f"accuracy: {accuracy}", markup=False)
     out.print(f"law: {law} relative", markup=False)
     out.print(
-        f"wrote {file} ({len(made.data):,} bytes, {made.adapter.parameters:,} parameters)",
+        f"wrote {file} ({len(made.data):,} bytes, {made.parameters:,} parameters)",
         markup=False,
     )
     if published is not None:

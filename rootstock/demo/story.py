@@ -88,7 +88,7 @@ def classify(url: str, scans: Scans, trained: Mapping[str, TrainedTask]) -> list
             Row(
                 task=question.task,
                 method=adapter.manifest.method,
-                parameters=adapter.parameters,
+                parameters=trained[question.task].parameters,
                 bytes=len(trained[question.task].data),
                 accuracy=sum(h.label == truth[h.scan] for h in mine) / len(mine),
                 p50_s=float(np.percentile(latencies, 50)) if latencies else 0.0,

@@ -140,7 +140,7 @@ def score(
         "images": len(truth),
         "failed": labels.count(""),
         "accuracy": round(100 * right / len(truth), 2),
-        "parameters": adapter.parameters,
+        "parameters": sum(int(t.size) for t in adapter.factors.values()),
     }
 
 

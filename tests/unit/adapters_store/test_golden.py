@@ -80,7 +80,7 @@ def whole(method: str) -> Adapter:
             tensors[name] = numbers.astype(np.uint8)
         else:
             kind = np.float32 if factor in row.exact else np.float16
-            tensors[name] = (numbers % 7 - 3).astype(kind)
+            tensors[name] = (numbers % 7 - (0 if factor.endswith("_std") else 3)).astype(kind)
     tensors["head.weight"] = np.arange(96, dtype=np.float32).reshape(2, 48) / 4
     tensors["head.bias"] = np.array([-0.5, 0.5], dtype=np.float32)
     manifest = Manifest(
