@@ -23,7 +23,7 @@ demo: setup
 	@$(BIN)/rootstock demo
 
 test: setup
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (slow or ray or e2e or gpu or bench)"
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not (slow or ray or e2e or gpu or bench)"
 
 test-all: setup
 	@$(BIN)/python -m pytest -m "not (gpu or bench)"

@@ -19,6 +19,9 @@ from adapters_store.effect import Golden
 from adapters_store.manifest import Manifest, Provenance
 from adapters_store.methods.table import METHODS, parse_options
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the workers are as many as the cores
+
 SHARED = Path(os.environ.get("ROOTSTOCK_SHARED", Path(__file__).parents[2] / "shared"))
 
 

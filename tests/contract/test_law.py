@@ -73,16 +73,21 @@ def scatter(module):
         torch.nn.init.normal_(parameter, std=0.2)
 
 
+@pytest.fixture(scope="module")
+def doubles(tinies):
+    """The small networks in float64; nobody alters them."""
+    return {f: Backbone(copy.deepcopy(b.net).double(), b.spec) for f, b in tinies.items()}
+
+
 @pytest.fixture(params=CASES, ids=lambda c: "-".join(map(str, (c[2], c[0], *c[1].values()))))
-def case(request, tinies):
+def case(request, doubles):
     """(method, options, float64 backbone, module with every trained number drawn at random)."""
     name, given, family = request.param
-    tiny = tinies[family]
+    backbone = doubles[family]
     options = parse_options(name, given)
-    module = METHODS[name].module(options, tiny.spec, dropout=0.0).double().eval()
+    module = METHODS[name].module(options, backbone.spec, dropout=0.0).double().eval()
     scatter(module)
-    net = copy.deepcopy(tiny.net).double()
-    return METHODS[name], options, Backbone(net, tiny.spec), module
+    return METHODS[name], options, backbone, module
 
 
 def drawn(backbone, count):
