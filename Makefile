@@ -25,8 +25,8 @@ demo: setup
 test: setup
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not (slow or ray or e2e or gpu or bench)"
 
-test-all: setup
-	@$(BIN)/python -m pytest -m "not (gpu or bench)"
+test-all: test
+	@$(BIN)/python -m pytest -m "(slow or ray or e2e) and not (gpu or bench)"
 
 check: setup
 	@$(BIN)/ruff check .
