@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from adapters_store.errors import BackboneUnavailableError
 from adapters_store.families import AFFINES, CLASSES, FAMILIES, Patterns, role_of
 from adapters_store.hub import skip_if_unreachable
-from adapters_store.manifest import BackboneRef
+from adapters_store.manifest import BACKBONE_NAME, BackboneRef
 from adapters_store.spec import BackboneSpec, Target
 
 NANO: Final = "rootstock_nano"
 _NANO_FOLDER: Final = Path(__file__).parent / "nano"
+_PARAMETERS_MOST: Final = 1_500_000_000  # ViT-g/14 has 1.1e9
 _NO_DIGEST: Final = "0" * 64
 
 
@@ -91,6 +92,13 @@ def for_manifest(ref: BackboneRef, weights: Path | None = None) -> Backbone:
     """
     if weights is None and (ref.name, ref.kwargs) == _bundled():
         return load(NANO)
+    kwargs: dict[str, Any] = {**ref.kwargs}  # type: ignore[dict-item]
+    with torch.device("meta"):
+        hollow = _create(ref.name, kwargs, pretrained=False)
+    size = sum(parameter.numel() for parameter in hollow.parameters())
+    if size > _PARAMETERS_MOST:  # an artifact names it, and its numbers are modest one by one
+        reason = f"it has {size:,} parameters; at most {_PARAMETERS_MOST:,} are built"
+        raise BackboneUnavailableError(ref.name, reason)
     return load(ref.name, weights, **ref.kwargs)
 
 
@@ -142,6 +150,8 @@ def _bundled() -> tuple[str, dict[str, Any]]:
 
 
 def _create(name: str, kwargs: Mapping[str, Any], *, pretrained: bool) -> nn.Module:
+    if not BACKBONE_NAME.fullmatch(name):  # no hub path, no folder: whoever gave it
+        raise BackboneUnavailableError(name[:100], "this is no plain timm name")
     if pretrained:
         skip_if_unreachable()
     try:

@@ -25,6 +25,8 @@ _OPTION_DEPTH: Final = 4
 # Python's `$` also matches before a final newline, so the pattern is always used with fullmatch.
 TASK_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?")
 
+BACKBONE_NAME: Final = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")
+
 TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
 Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -115,7 +117,7 @@ class BackboneRef(_Value):
     """Which frozen network: a timm name, what `create_model` was given, and the weights' digest."""
 
     # A plain timm name: no hub path, no folder. An artifact must not choose what is downloaded.
-    name: str = Field(max_length=200, pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$")
+    name: str = Field(max_length=200, pattern=rf"^{BACKBONE_NAME.pattern}$")
     kwargs: dict[
         Shape, Whole | Annotated[tuple[Whole, ...], Field(min_length=1, max_length=8)]
     ] = {}

@@ -174,9 +174,10 @@ class Objects:
         drafts = 0
         with _translated(self.uri):
             for file in self._local.rglob("*#*") if self._local else ():
-                if _DRAFT.search(file.name) and file.stat().st_mtime < limit.timestamp():
-                    file.unlink(missing_ok=True)
-                    drafts += 1
+                with suppress(FileNotFoundError):  # its writer may be finishing just now
+                    if _DRAFT.search(file.name) and file.stat().st_mtime < limit.timestamp():
+                        file.unlink()
+                        drafts += 1
         return len(left) + drafts
 
     def check_put_if_absent(self) -> None:

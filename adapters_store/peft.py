@@ -35,6 +35,9 @@ WEIGHTS: Final = "adapter_model.safetensors"
 _PREFIX: Final = "base_model.model."
 _FACTOR: Final = re.compile(r"(?P<path>.+)\.lora_(?P<factor>[AB])(\.default)?\.weight")
 _BYTES_MAX: Final = 512 * 2**20
+_CONFIG_MOST: Final = 2**20
+_PATTERNS_MOST: Final = 1024
+_NUMBER_MOST: Final = 1e6  # of a rank, of an alpha
 
 # Of the configuration: what is read here, and what decides nothing once training is over.
 _READ: Final = {
@@ -85,6 +88,8 @@ def read(
     """
     config = _config(folder)
     reasons = list(_unlowerable(config))
+    if reasons:
+        config = {**config, "rank_pattern": {}, "alpha_pattern": {}}  # may be unfit to be tried
     tensors = _tensors(folder, reasons)
     found = _sorted(tensors, spec, reasons)
     pairs = {p: ab for p, ab in found.pairs.items() if _fits(p, ab, config, spec, reasons)}
@@ -97,10 +102,10 @@ def read(
     for path, ab in pairs.items():
         factors[f"{path}.A"] = _stored(ab["A"])
         factors[f"{path}.B"] = _stored(ab["B"] * _scaling(path, ab["A"].shape[0], config))
-    options = LoraOptions(
-        variant="each", ranks={p: ab["A"].shape[0] for p, ab in sorted(pairs.items())}
-    )
     try:
+        options = LoraOptions(
+            variant="each", ranks={p: ab["A"].shape[0] for p, ab in sorted(pairs.items())}
+        )
         manifest = Manifest(
             task=task,
             method="lora",
@@ -109,7 +114,7 @@ def read(
             preprocess=preprocess or spec.preprocess(),
             labels=labels or tuple(str(i) for i in range(len(head[HEAD_BIAS]))),
             provenance=Provenance(
-                recipe={"imported": "peft", "peft": str(config.get("peft_version"))[:40]}
+                recipe={"imported": "peft", "peft": _word(config.get("peft_version"))}
             ),
         )
     except ValidationError as error:  # a name or a label that no artifact may have
@@ -125,11 +130,17 @@ def write(adapter: Adapter, spec: BackboneSpec, folder: Path) -> None:
         PeftRefusedError: its method is of another shape; the reason says which.
     """
     form = lower(adapter, spec)
-    reasons = [f"{path}: {why}" for path, f in form.items() for why in _unlike_lora(f)]
+    places: dict[str, list[str]] = {}
+    for path, f in form.items():
+        for why in _unlike_lora(f):
+            places.setdefault(why, []).append(path)
+    reasons = [f"{why} ({at[0]} and {len(at) - 1} more)" for why, at in places.items()]
+    if len(spec.classifiers) > 1:
+        reasons.append("its backbone has two classifiers; what PEFT saved could not be read back")
     if not form:
         reasons = ["it has a head alone, and PEFT wants at least one adapted layer"]
     if reasons:
-        raise PeftRefusedError(adapter.manifest.method, tuple(reasons[:10]))
+        raise PeftRefusedError(adapter.manifest.method, tuple(reasons))
     state: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
     targets = spec.by_path()
@@ -164,9 +175,11 @@ def write(adapter: Adapter, spec: BackboneSpec, folder: Path) -> None:
 
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
+    if file.stat().st_size > _CONFIG_MOST:
+        raise PeftRefusedError(folder.name, (f"{CONFIG} has more than {_CONFIG_MOST} bytes",))
     try:
         config = json.loads(file.read_text())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise PeftRefusedError(folder.name, (f"{CONFIG} is no JSON",)) from None
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         kind = config.get("peft_type") if isinstance(config, dict) else None
@@ -185,12 +198,38 @@ def _unlowerable(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"init_lora_weights={start!r}: it changes the backbone's weights before training"
     if config.get("bias", "none") != "none":
         yield f"bias={config['bias']!r}: biases of the backbone were trained too"
+    yield from _unfit_numbers(config)
+
+
+def _unfit_numbers(config: Mapping[str, Any]) -> Iterator[str]:
+    """What cannot be a rank or an alpha, or a pattern of them."""
     for name in ("r", "lora_alpha"):
-        if not isinstance(config.get(name), int | float) or config[name] <= 0:
+        if not _positive(config.get(name)):
             yield f"{name} is no positive number"
     for name in ("rank_pattern", "alpha_pattern"):
-        if not isinstance(config.get(name) or {}, dict):
-            yield f"{name} is no table"
+        patterns = config.get(name) or {}
+        if not isinstance(patterns, dict) or len(patterns) > _PATTERNS_MOST:
+            yield f"{name} is no table of at most {_PATTERNS_MOST} patterns"
+            continue
+        if not all(map(_positive, patterns.values())):
+            yield f"{name} holds something else than positive numbers"
+        for pattern in patterns:
+            if not _quick(pattern):
+                yield f"{name}: {pattern[:60]!a} is too involved a pattern to be tried"
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 < value <= _NUMBER_MOST
+
+
+def _quick(pattern: str) -> bool:
+    """Whether matching ends soon, whatever the path: few repeats, and none of a group."""
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    repeats = len(re.findall(r"[*+?{]", pattern))
+    return len(pattern) <= 200 and repeats <= 3 and not re.search(r"\)[*+?{]", pattern)
 
 
 def _tensors(folder: Path, reasons: list[str]) -> dict[str, Tensor]:
@@ -298,11 +337,8 @@ def _scaling(path: str, rank: int, config: Mapping[str, Any]) -> float:
 def _patterned(path: str, patterns: Mapping[str, Any], default: Any) -> Any:
     """PEFT's rule: the first pattern that matches a whole tail of the path."""
     for pattern, value in patterns.items():
-        try:
-            if re.match(rf"(.*\.)?({pattern})$", path):
-                return value
-        except re.error:
-            continue
+        if re.match(rf"(.*\.)?({pattern})$", path):
+            return value
     return default
 
 
@@ -312,6 +348,10 @@ def _stored(factor: Tensor) -> NDArray[Any]:
     with np.errstate(over="ignore"):
         half = single.astype(np.float16)
     return half if np.array_equal(half.astype(np.float32), single) else single
+
+
+def _word(value: Any) -> str:
+    return "".join(c for c in str(value)[:40] if c.isprintable())
 
 
 def _unlike_lora(form: LinearForm) -> Iterator[str]:

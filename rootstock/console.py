@@ -27,9 +27,13 @@ out = Console(highlight=False, soft_wrap=True)
 def fail(message: str, code: int = 1) -> NoReturn:
     """End the command with one line on stderr."""
     # Names of files and of what is in them come from strangers, a terminal does as it is told.
-    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
+    shown = "\n".join(map(_printable, message.split("\n")))
     typer.secho(f"rootstock: {shown}", fg="red", err=True)
     raise typer.Exit(code)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
@@ -96,7 +100,7 @@ def emit(value: Any, as_json: bool, text: Callable[[], None]) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A plain aligned table; numbers to the right, and no cell is ever cut short."""
-    lines = [tuple(columns), *(tuple(str(cell) for cell in row) for row in rows)]
+    lines = [tuple(columns), *(tuple(_printable(str(cell)) for cell in row) for row in rows)]
     widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
     body = list(zip(*lines[1:], strict=True)) or [()] * len(widths)
     right = [

@@ -127,17 +127,16 @@ class Follower:
 
     def passed(self, task: str, digest: str) -> None:
         """Note that the task's active release was loaded and verified on demand."""
-        view = self._view
-        state = view.catalog.tasks.get(task)
-        known = view.verified.get(task)
-        if state is None or (known is not None and known.digest == digest):
+        known = self._view.verified.get(task)
+        if known is not None and known.digest == digest:
             return
-        release = None if state.active is None else state.find(state.active)
-        if release is None or release.digest != digest:
-            return
-        with self._swapping:
-            verified = {**self._view.verified, task: release}
-            self._view = View(self._view.catalog, self._view.blocked, MappingProxyType(verified))
+        with self._swapping:  # the view may be another by now
+            view = self._view
+            state = view.catalog.tasks.get(task)
+            release = None if state is None else _active(state)
+            if release is not None and release.digest == digest:
+                verified = MappingProxyType({**view.verified, task: release})
+                self._view = View(view.catalog, view.blocked, verified)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Stop following."""
@@ -199,7 +198,8 @@ def _left_behind(
     """Digests of releases that nothing points at, and that no request on its way may still want.
 
     The newest few stay: after quick publishes, requests routed to them wait in the queue. So does
-    the one that answered before, for a rollback.
+    the one that answered until this change. Bytes may come back as another release: what counts
+    is the digest.
     """
     kept = {*state.aliases.values(), *state.split, state.active}
     kept |= {r.number for r in state.releases[-_RECENT:]}
@@ -207,7 +207,10 @@ def _left_behind(
         kept.add(before.active)
     if state.name in verified:
         kept.add(verified[state.name].number)
-    return {r.digest for r in state.releases if state.retired or r.number not in kept}
+    if state.retired:
+        return {r.digest for r in state.releases}
+    wanted = {r.digest for r in state.releases if r.number in kept}
+    return {r.digest for r in state.releases} - wanted
 
 
 def _fine(future: "Future[Facts]") -> bool:

@@ -12,10 +12,10 @@ the initialisation (U = 0, so that x̂ = x at the start; A and V Xavier-uniform)
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,6 +27,7 @@ from adapters_store.methods.protocol import (
     Method,
     MethodOptions,
     Site,
+    bounded,
     factors_at,
 )
 from adapters_store.normal_form import Kronecker, LinearForm, LowRank, NormalForm
@@ -40,7 +41,15 @@ class AloreOptions(MethodOptions):
     experts: int = Field(default=4, ge=1, le=64)  # n
     rank: int = Field(default=4, ge=1, le=256)  # r of one expert (A), or h/n (B)
     placement: Literal["attention", "both"] = "both"
-    scale: float = Field(default=1.0, gt=0)  # s; folded into U (A) or E (B) at export
+    scale: float = Field(default=1.0, ge=1e-6, le=1e6)  # s; folded into U (A) or E (B) at export
+
+    @model_validator(mode="after")
+    def _together_modest(self) -> Self:
+        if self.variant == "A":
+            bounded(self.experts**2 * self.rank, 4096, "experts² x rank")
+        else:
+            bounded(self.experts * self.rank, 1024, "experts x rank")
+        return self
 
 
 class ExpertsSite(Site):

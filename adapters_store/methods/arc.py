@@ -41,7 +41,7 @@ PROJECTIONS: Final = {"qkv": "D_att", "fc1": "D_mlp"}  # by the role of the targ
 class ArcOptions(MethodOptions):
     """Fifty directions, shared by the layers, before attention and before the MLP."""
 
-    rank: int = Field(default=50, ge=1, le=1024)  # r
+    rank: int = Field(default=50, ge=1, le=512)  # r
     placement: Literal["attention", "both"] = "both"
 
 

@@ -50,7 +50,7 @@ class BiLoraOptions(MethodOptions):
     """Rank thirty-two on q and v."""
 
     rank: int = Field(default=32, ge=1, le=1024)  # h
-    scale: float = Field(default=1.0, gt=0)  # s; folded into mean and std of B at export
+    scale: float = Field(default=1.0, ge=1e-6, le=1e6)  # s; folded into mean and std of B at export
 
 
 class BiLoraSite(Site):

@@ -20,10 +20,10 @@ shared.D_768. A target without bias has no e, for nothing could hold W e.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,6 +37,7 @@ from adapters_store.methods.protocol import (
     Method,
     MethodOptions,
     Site,
+    bounded,
     factors_at,
 )
 from adapters_store.normal_form import LinearForm, LowRank, NormalForm
@@ -49,7 +50,12 @@ class CloraOptions(MethodOptions):
     rank: int = Field(default=8, ge=1, le=256)  # r
     spaces: int = Field(default=8, ge=1, le=64)  # p
     pools: Literal[1, 2] = 1  # 2: attention and MLP share nothing
-    scale: float = Field(default=1.0, gt=0)  # s; folded into Q at export
+    scale: float = Field(default=1.0, ge=1e-6, le=1e6)  # s; folded into Q at export
+
+    @model_validator(mode="after")
+    def _together_modest(self) -> Self:
+        bounded(self.spaces * self.rank, 1024, "spaces x rank")
+        return self
 
 
 class Spaces(Factors):

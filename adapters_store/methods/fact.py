@@ -46,7 +46,7 @@ class FactOptions(MethodOptions):
     """Rank sixteen."""
 
     rank: int = Field(default=16, ge=1, le=256)  # r
-    scale: float = Field(default=1.0, gt=0)  # s; folded into V at export
+    scale: float = Field(default=1.0, ge=1e-6, le=1e6)  # s; folded into V at export
 
 
 class FactTkOptions(FactOptions):

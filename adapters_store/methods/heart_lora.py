@@ -49,7 +49,7 @@ class HeartLoraOptions(MethodOptions):
     """Rank eight on q and v, a third of the heads off: 4 of 12."""
 
     rank: int = Field(default=8, ge=1, le=1024)
-    scale: float = Field(default=1.0, gt=0)  # s; folded into B at export
+    scale: float = Field(default=1.0, ge=1e-6, le=1e6)  # s; folded into B at export
     choice: Literal["global", "layer"] = "global"  # layer: †, each layer has its own heads off
     heads_off: int | None = Field(default=None, ge=0)  # n_e, where all layers have as many heads
     heads_off_percent: float | None = Field(default=None, ge=0, lt=100)  # of each layer's heads

@@ -42,6 +42,7 @@ from adapters_store.methods.protocol import (
     Method,
     MethodOptions,
     Site,
+    bounded,
     factors_at,
 )
 from adapters_store.normal_form import Kronecker, LinearForm, NormalForm
@@ -65,13 +66,21 @@ class KarstOptions(MethodOptions):
     factor: int = Field(default=8, ge=1, le=64)  # f
     rank: Rank | None = None  # r everywhere; None: 8, or 2/2/4/8 on a Swin of four stages
     ranks: tuple[Rank, ...] | None = None  # r stage by stage, instead of `rank`
-    multiplier: float = Field(default=1.0, gt=0)  # s = multiplier²/r, as the code applies it
+    multiplier: float = Field(
+        default=1.0, ge=1e-3, le=1e3
+    )  # s = multiplier²/r, as the code applies it
     rescale: Literal["scalar", "channel"] = "scalar"
 
     @model_validator(mode="after")
     def _one_way_to_say_it(self) -> Self:
         if self.rank is not None and self.ranks is not None:
             raise ValueError("rank and ranks exclude each other")
+        return self
+
+    @model_validator(mode="after")
+    def _together_modest(self) -> Self:
+        rank = max(self.ranks or (self.rank or RANK,))
+        bounded(self.kernels * self.factor * rank, 4096, "kernels x factor x rank")
         return self
 
 

@@ -45,7 +45,7 @@ class LoraOptions(MethodOptions):
 
     variant: Literal["qv", "qk", "qkv", "each"] = "qv"
     rank: int = Field(default=8, ge=1, le=1024)
-    scale: float = Field(default=1.0, gt=0)  # s; folded into B at export
+    scale: float = Field(default=1.0, ge=1e-6, le=1e6)  # s; folded into B at export
     roles: tuple[Role, ...] = Field(default=("qkv",), min_length=1)  # of variant each
     ranks: Mapping[str, int] = Field(
         default={}

@@ -23,6 +23,18 @@ class MethodOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def bounded(product: int, most: int, what: str) -> None:
+    """Refuse options that are modest one by one and not together.
+
+    An artifact chooses them: a few megabytes of factors must not become gigabytes of work.
+
+    Raises:
+        ValueError
+    """
+    if product > most:
+        raise ValueError(f"{what} is {product}, more than {most}")
+
+
 class Factors(nn.Module):
     """Trained tensors that are stored as they are, some of them times the scale."""
 

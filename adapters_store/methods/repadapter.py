@@ -40,7 +40,7 @@ class RepAdapterOptions(MethodOptions):
     hidden: int = Field(default=8, ge=1, le=1024)  # h
     groups: int = Field(default=2, ge=1, le=64)  # g
     placement: Literal["attention", "both"] = "both"
-    scale: float = Field(default=1.0, gt=0)  # s; folded into W_B and b_B at export
+    scale: float = Field(default=1.0, ge=1e-6, le=1e6)  # s; folded into W_B and b_B at export
 
     @model_validator(mode="after")
     def _groups_divide_the_code(self) -> Self:

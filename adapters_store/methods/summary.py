@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adapters_store.errors import MismatchError
 from adapters_store.methods.protocol import Layout
-from adapters_store.methods.table import METHODS, method_named, parse_options
+from adapters_store.methods.table import METHODS, fits, offered, parse_options
 from adapters_store.normal_form import macs, rank
 from adapters_store.spec import BackboneSpec
 
@@ -18,7 +19,7 @@ def summaries(
 ) -> list[dict[str, Any]]:
     """One row a method, with `given` options or the defaults.
 
-    Methods that the family has no place for are left out.
+    Methods that the backbone has no place for are left out.
 
     Columns: parameters (head excluded), artifact_bytes (as stored, head excluded), rank (of the
     largest delta), targets, macs_per_token (of one block, unmerged), relative_macs (to its base
@@ -27,13 +28,18 @@ def summaries(
     Raises:
         MethodUnknownError: `given` names a method that does not exist.
         ArtifactInvalidError: an option is unknown or out of range.
+        MismatchError: given options do not fit the backbone.
     """
-    for name in given or {}:
-        method_named(name)
+    given = given or {}
+    for name, options in given.items():
+        try:
+            offered(name, spec).layout(parse_options(name, options), spec)
+        except ValueError as error:
+            raise MismatchError(name, (str(error),)) from None
     return [
-        _summary(name, spec, (given or {}).get(name, {}))
-        for name, method in METHODS.items()
-        if spec.family in method.families
+        _summary(name, spec, given.get(name, {}))
+        for name in METHODS
+        if fits(name, parse_options(name, given.get(name, {})), spec)
     ]
 
 

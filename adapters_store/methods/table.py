@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from adapters_store.adapter import Adapter
-from adapters_store.errors import ArtifactInvalidError, MethodUnknownError
+from adapters_store.errors import ArtifactInvalidError, MethodUnknownError, MismatchError
 from adapters_store.methods.alore import Alore
 from adapters_store.methods.arc import Arc
 from adapters_store.methods.bi_lora import BiLora
@@ -72,6 +72,15 @@ def offered(name: str, spec: BackboneSpec) -> Method[Any]:
     return method
 
 
+def fits(name: str, options: MethodOptions, spec: BackboneSpec) -> bool:
+    """Whether the method has a place on this backbone with these options."""
+    try:
+        offered(name, spec).layout(options, spec)
+    except ValueError:
+        return False
+    return True
+
+
 def parse_options(name: str, options: Mapping[str, Any]) -> MethodOptions:
     """The method's options as its own frozen model.
 
@@ -91,10 +100,18 @@ def parse_options(name: str, options: Mapping[str, Any]) -> MethodOptions:
 
 
 def count(adapter: Adapter, spec: BackboneSpec) -> int:
-    """Trained numbers of an adapter, the head excluded: the convention of the papers."""
+    """Trained numbers of an adapter, the head excluded: the convention of the papers.
+
+    Raises:
+        MethodUnknownError, ArtifactInvalidError: no such method, or other options than it has.
+        MismatchError: its options do not fit the backbone.
+    """
     manifest = adapter.manifest
     options = parse_options(manifest.method, manifest.options)
-    return method_named(manifest.method).count(options, spec)
+    try:
+        return offered(manifest.method, spec).count(options, spec)
+    except ValueError as error:
+        raise MismatchError(manifest.task, (str(error),)) from None
 
 
 def lower(adapter: Adapter, spec: BackboneSpec, dtype: torch.dtype = torch.float32) -> NormalForm:

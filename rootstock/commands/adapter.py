@@ -161,6 +161,7 @@ def import_peft(
     from adapters_store.adapter import Adapter
     from adapters_store.admission import admit
     from adapters_store.effect import Golden, golden_images
+    from adapters_store.manifest import BACKBONE_NAME
     from adapters_store.methods.table import count
 
     if geometry not in ("squash", "timm"):
@@ -171,12 +172,17 @@ def import_peft(
         config = folder / peft.CONFIG
         try:
             backbone = json.loads(config.read_text()).get("base_model_name_or_path") or ""
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             fail(f"{config} is no PEFT configuration")
-    if not backbone:
-        fail("the folder does not say which timm model it is for: pass --backbone NAME")
+        if not isinstance(backbone, str) or not BACKBONE_NAME.fullmatch(
+            backbone.removeprefix("timm/")
+        ):
+            fail("what the folder names as its base is no plain timm model: pass --backbone NAME")
     base = backbones.load(backbone.removeprefix("timm/"), weights)
-    names = None if labels is None else tuple(labels.read_text().splitlines())
+    try:
+        names = None if labels is None else tuple(labels.read_text("utf-8").splitlines())
+    except UnicodeDecodeError:
+        fail(f"{labels} is no text in UTF-8")
     draft = peft.read(
         folder,
         base.spec,
@@ -190,7 +196,12 @@ def import_peft(
     adapter = admit(data, base.spec)
     report = law.check(base, adapter, golden_images(base.spec.input_size))
     golden.check(adapter)
-    output.write_bytes(data)
+    part = output.with_name(f"{output.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
     value = {
         "file": str(output),
         "digest": artifact.digest(data),
@@ -235,8 +246,9 @@ def export_peft(
 
     def text() -> None:
         given = "".join(f", {k}={v!r}" for k, v in kwargs.items())
-        out.print(f"wrote {output}; load it with", markup=False)
-        out.print(f"  net = timm.create_model({manifest.backbone.name!r}{given})", markup=False)
+        out.print(f"wrote {output}; put it on the same backbone, weights included:", markup=False)
+        name = manifest.backbone.name
+        out.print(f"  net = timm.create_model({name!r}{given}, pretrained=True)", markup=False)
         out.print(f"  net = PeftModel.from_pretrained(net, {str(output)!r})", markup=False)
 
     emit(value, as_json, text)

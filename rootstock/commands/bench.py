@@ -88,14 +88,12 @@ def learn(
     Each method runs once by its quick recipe; nothing is searched, and test images are not read.
     """
     from adapters_store import backbone as backbones
-    from adapters_store.methods.table import METHODS, method_named
+    from adapters_store.methods.table import METHODS, fits, parse_options
     from rootstock.bench.learning import measure, scans
     from training import folder
 
     frozen = backbones.load(backbone, weights)
-    chosen = method or [n for n, m in METHODS.items() if frozen.spec.family in m.families]
-    for name in chosen:
-        method_named(name)
+    chosen = method or [n for n in METHODS if fits(n, parse_options(n, {}), frozen.spec)]
     images = scans(frozen) if data is None else folder.read(data, frozen.spec.preprocess())
     rows = []
     for row in measure(frozen, images, chosen, epochs, seed):

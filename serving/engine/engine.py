@@ -22,6 +22,7 @@ from serving.engine.lane import MixedLane
 from serving.engine.layout import Layout, flatten
 
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_LAYOUTS_MOST: Final = 4096
 _GAIN: Final = 0.97  # a doubled batch must cost less than this per image to be worth the wait
 
 
@@ -104,6 +105,8 @@ class Engine:
     def prepare(self, adapter: Adapter) -> Prepared:
         """Lower and lay out an admitted adapter for this engine, in host memory."""
         layout, row = flatten(lower(adapter, self.spec), self._sizes, self.dtype, expanded=False)
+        if len(self._layouts) >= _LAYOUTS_MOST:
+            self._layouts.clear()  # artifacts choose them; equal ones are then found by comparing
         preprocess = adapter.manifest.preprocess
         return Prepared(
             layout=self._layouts.setdefault(layout, layout),

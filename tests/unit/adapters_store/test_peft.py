@@ -233,3 +233,35 @@ def test_the_bundled_backbone_is_a_timm_model_for_peft(nano, tmp_path):
     adapter = ours.read(tmp_path, backbones.load().spec, task="digits")
 
     assert adapter.manifest.backbone == nano.spec.ref
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"rank_pattern": {r"((([\w.]+)+)+)+x": 2}}, "too involved a pattern"),
+        ({"rank_pattern": {"(": 2}}, "too involved a pattern"),
+        ({"alpha_pattern": {"qkv": None}}, "something else than positive numbers"),
+        ({"alpha_pattern": {"qkv": float("nan")}}, "something else than positive numbers"),
+        ({"lora_alpha": 10**400}, "lora_alpha is no positive number"),
+        ({"lora_alpha": float("inf")}, "lora_alpha is no positive number"),
+        ({"rank_pattern": [1, 2]}, "rank_pattern is no table"),
+        ({"r": "8"}, "r is no positive number"),
+    ],
+)
+def test_a_hostile_configuration_is_refused_soon(tiny, tmp_path, change, reason):
+    """A stranger's folder can neither hang the command nor make it fall over."""
+    trained(tiny, tmp_path)
+    config = json.loads((tmp_path / ours.CONFIG).read_text())
+    (tmp_path / ours.CONFIG).write_text(json.dumps(config | change))
+
+    with pytest.raises(PeftRefusedError, match=reason):
+        ours.read(tmp_path, tiny.spec, task="digits")
+
+
+def test_a_configuration_that_is_no_sane_json_is_refused(tiny, tmp_path):
+    """Too deep, too long."""
+    trained(tiny, tmp_path)
+    for text in ("[" * 100_000 + "]" * 100_000, " " * 2**21):
+        (tmp_path / ours.CONFIG).write_text(text)
+        with pytest.raises(PeftRefusedError, match=r"is no JSON|has more than"):
+            ours.read(tmp_path, tiny.spec, task="digits")

@@ -198,3 +198,24 @@ def test_options_change_the_count():
     )
 
     assert rows[0]["parameters"] == 150_528
+
+
+def test_a_method_that_does_not_fit_is_left_out_and_asked_for_it_is_said():
+    rows = json.loads(run("methods", "--backbone", "vit_so400m_patch14_siglip_224", "--json"))
+
+    assert {"alore", "lora"} <= {r["method"] for r in rows}
+    assert "fact_tt" not in {r["method"] for r in rows}, "its MLP is no whole multiple of its width"
+    said = run("methods", "--set", "alore.experts=5", code=1)
+    assert "5 experts do not divide the 192 inputs" in said
+
+
+def test_a_hub_path_is_no_backbone():
+    assert "no plain timm name" in run("methods", "--backbone", "hf-hub:somebody/model", code=1)
+
+
+def test_tables_show_escape_sequences_instead_of_obeying_them(capsys):
+    from rootstock.console import table
+
+    table(("why",), [("\x1b]0;owned\x07 \x1b[2J",)])
+
+    assert "\x1b" not in capsys.readouterr().out

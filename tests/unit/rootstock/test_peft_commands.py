@@ -95,3 +95,17 @@ def test_a_folder_that_is_there_is_not_written_over(folder, tmp_path):
 
     assert code == 1
     assert "is not an empty folder" in said
+
+
+@pytest.mark.parametrize("name", ["local-dir:/tmp/evil", "hf-hub:somebody/model", ["a"], "../a"])
+def test_a_folder_does_not_choose_what_is_downloaded_or_opened(folder, tmp_path, name):
+    """Only a plain timm name is taken from it."""
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(
+        json.dumps(config | {"base_model_name_or_path": name})
+    )
+
+    code, _, said = run("adapter", "import-peft", folder, "--out", tmp_path / "a.safetensors")
+
+    assert code == 1
+    assert "no plain timm model" in said

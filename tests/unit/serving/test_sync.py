@@ -195,3 +195,17 @@ def test_a_release_that_left_memory_can_still_be_asked_for(replica_of, publish, 
     )
 
     assert (answer.status_code, answer.json()["release"]) == (200, 1)
+
+
+def test_bytes_that_come_back_as_another_release_stay(replica_of, publish, store):
+    """What is active is kept by its digest, whichever number it once had."""
+    replica = replica_of()
+    for seed in range(6):
+        publish("digits", seed=seed)
+    store.retire("digits", by="test")
+    data = publish("digits", seed=0)
+    replica.follower.catch_up()
+    store.alias("digits", "stable", 7, by="test")
+    replica.follower.catch_up()
+
+    assert artifact.digest(data) in replica.residency._host
