@@ -1,13 +1,12 @@
 """`rootstock adapter`: look at an artifact, verify it, merge it into a plain timm checkpoint."""
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rootstock.console import artifact_bytes, emit, fail, guarded, out
+from rootstock.console import artifact_bytes, emit, fail, guarded, out, whole
 
 app = typer.Typer(help="Inspect, verify and merge artifacts.", no_args_is_help=True)
 
@@ -114,12 +113,8 @@ def merge(
     manifest = artifact.read(data, file.name).manifest
     backbone = for_manifest(manifest.backbone, weights)
     state = merged_state(backbone, admit(data, backbone.spec))
-    part = output.with_name(f"{output.name}.{os.getpid()}.part")
-    try:
+    with whole(output) as part:
         save_file(state, part)
-        part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
     kwargs: dict[str, int] = {**manifest.backbone.kwargs, "num_classes": len(manifest.labels)}  # type: ignore[dict-item]
     value = {
         "file": str(output),
@@ -196,12 +191,8 @@ def import_peft(
     adapter = admit(data, base.spec)
     report = law.check(base, adapter, golden_images(base.spec.input_size))
     golden.check(adapter)
-    part = output.with_name(f"{output.name}.{os.getpid()}.part")
-    try:
+    with whole(output) as part:
         part.write_bytes(data)
-        part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
     value = {
         "file": str(output),
         "digest": artifact.digest(data),

@@ -1,6 +1,5 @@
 """`rootstock train` and `rootstock evaluate`: an image folder in, an artifact or a score out."""
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from rootstock.console import artifact_bytes, author, emit, fail, guarded, out, table
+from rootstock.console import artifact_bytes, author, emit, fail, guarded, out, table, whole
 
 if TYPE_CHECKING:
     from adapters_store.store import AdapterStore, Published
@@ -86,7 +85,8 @@ def train(
     )
     with _watched(f"{task} ({method})") as watch:
         made = train_task(images, frozen, task, method, options.model_dump(), recipe, watch=watch)
-    _write(output, made.data)
+    with whole(output) as part:
+        part.write_bytes(made.data)
     published = None
     if shelf is not None:
         published = shelf.publish(made.data, task, by=author(), why="rootstock train")
@@ -228,16 +228,6 @@ def _note(row: "Epoch") -> str:
 def _say(text: str) -> None:
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
-
-
-def _write(file: Path, data: bytes) -> None:
-    """The whole file, or the one that was there before."""
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, file)  # noqa: PTH105 (the atomic one)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _published(published: "Published | None") -> dict[str, Any] | None:
