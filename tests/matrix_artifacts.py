@@ -72,69 +72,6 @@ def _seal(sound: Sound) -> str:
     return forge.seal(sound.manifest, sound.tensors)
 
 
-BYTES = 12 * 2**20  # what a server is told to read at most
-
-
-def _flip(part: Callable[[Sound], int]) -> Spoil:
-    def spoil(sound: Sound) -> bytes:
-        spoilt = bytearray(sound.data)
-        spoilt[part(sound)] ^= 1
-        return bytes(spoilt)
-
-    return spoil
-
-
-def _cut(part: Callable[[Sound], int]) -> Spoil:
-    return lambda s: s.data[: part(s)]
-
-
-def _length(length: int) -> Spoil:
-    return lambda s: length.to_bytes(8, "little") + s.data[8:]
-
-
-def _raw(header: bytes | str) -> Spoil:
-    return lambda _: framed(header, bytes(8))
-
-
-def _many(count: int, shared_bytes: int = 0) -> Spoil:
-    """A file of many tensors, of a byte each or all of them over the same bytes."""
-
-    def spoil(sound: Sound) -> bytes:
-        size = shared_bytes or 1
-        entries = {
-            f"t{i:06}": {
-                "dtype": "U8",
-                "shape": [size],
-                "data_offsets": [0, size] if shared_bytes else [i, i + 1],
-            }
-            for i in range(count)
-        }
-        return framed(compact(entries), bytes(shared_bytes or count))
-
-    return spoil
-
-
-def _turned(sound: Sound) -> bytes:
-    rows = list(reversed(sound.tensors))
-    return written(sound.manifest, rows)
-
-
-def _entries_turned(sound: Sound) -> bytes:
-    whole = dict(reversed(table(sound.tensors).items()))
-    value = {"manifest": forge.canonical({**sound.manifest, "seal": _seal(sound)})}
-    return framed(compact({"__metadata__": value, **whole}), sound.data[sound.head :])
-
-
-def _metadata_last(sound: Sound) -> bytes:
-    value = {"manifest": forge.canonical({**sound.manifest, "seal": _seal(sound)})}
-    entries = {**table(sound.tensors), "__metadata__": value}
-    return framed(compact(entries), sound.data[sound.head :])
-
-
-def _seal(sound: Sound) -> str:
-    return forge.seal(sound.manifest, sound.tensors)
-
-
 def _unsealed(sound: Sound) -> bytes:
     return written(forge.canonical(sound.manifest), sound.tensors)
 

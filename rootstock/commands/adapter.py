@@ -2,11 +2,15 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rootstock.console import artifact_bytes, emit, fail, guarded, out, whole
+
+if TYPE_CHECKING:
+    from adapters_store.adapter import Adapter
+    from adapters_store.backbone import Backbone
 
 app = typer.Typer(help="Inspect, verify and merge artifacts.", no_args_is_help=True)
 
@@ -72,16 +76,11 @@ def show(file: File, as_json: AsJson = False) -> None:
 @guarded
 def verify(file: File, weights: Weights = None, as_json: AsJson = False) -> None:
     """Check an artifact against its backbone: every tensor, the law, the golden images."""
-    from adapters_store import artifact, law
-    from adapters_store.admission import admit
-    from adapters_store.backbone import for_manifest
+    from adapters_store import law
     from adapters_store.effect import Golden, golden_images
 
-    data = artifact_bytes(file)
-    manifest = artifact.read(data, file.name).manifest
-    backbone = for_manifest(manifest.backbone, weights)
-    adapter = admit(data, backbone.spec)
-    report = law.check(backbone, adapter, golden_images(manifest.preprocess.size))
+    backbone, adapter = _admitted(file, weights)
+    report = law.check(backbone, adapter, golden_images(adapter.manifest.preprocess.size))
     Golden(backbone).check(adapter)
     value = {"file": str(file), "ok": True, "law": {"merged": report.merged}}
     emit(
@@ -102,17 +101,12 @@ def merge(
     """Write a full timm state dict, head included, that `timm.create_model` loads strictly."""
     from safetensors.torch import save_file
 
-    from adapters_store import artifact
-    from adapters_store.admission import admit
-    from adapters_store.backbone import for_manifest
     from adapters_store.plain import merged_state
 
     if output.is_dir() or not output.absolute().parent.is_dir():
         fail(f"--out {output} is a folder, or its folder does not exist")
-    data = artifact_bytes(file)
-    manifest = artifact.read(data, file.name).manifest
-    backbone = for_manifest(manifest.backbone, weights)
-    state = merged_state(backbone, admit(data, backbone.spec))
+    backbone, adapter = _admitted(file, weights)
+    manifest, state = adapter.manifest, merged_state(backbone, adapter)
     with whole(output) as part:
         save_file(state, part)
     kwargs: dict[str, int] = {**manifest.backbone.kwargs, "num_classes": len(manifest.labels)}  # type: ignore[dict-item]
@@ -222,16 +216,13 @@ def export_peft(
     as_json: AsJson = False,
 ) -> None:
     """Write an artifact of LoRA's shape as a folder that PEFT loads."""
-    from adapters_store import artifact, peft
-    from adapters_store.admission import admit
-    from adapters_store.backbone import for_manifest
+    from adapters_store import peft
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         fail(f"--out {output} is there already, and is not an empty folder")
-    data = artifact_bytes(file)
-    manifest = artifact.read(data, file.name).manifest
-    backbone = for_manifest(manifest.backbone, weights)
-    peft.write(admit(data, backbone.spec), backbone.spec, output)
+    backbone, adapter = _admitted(file, weights)
+    manifest = adapter.manifest
+    peft.write(adapter, backbone.spec, output)
     kwargs: dict[str, Any] = {**manifest.backbone.kwargs, "num_classes": len(manifest.labels)}  # type: ignore[dict-item]
     value = {"folder": str(output), "model": manifest.backbone.name, "kwargs": kwargs}
 
@@ -243,3 +234,14 @@ def export_peft(
         out.print(f"  net = PeftModel.from_pretrained(net, {str(output)!r})", markup=False)
 
     emit(value, as_json, text)
+
+
+def _admitted(file: Path, weights: Path | None) -> "tuple[Backbone, Adapter]":
+    """The adapter in a file, held to the backbone that it names."""
+    from adapters_store import artifact
+    from adapters_store.admission import admit
+    from adapters_store.backbone import for_manifest
+
+    data = artifact_bytes(file)
+    backbone = for_manifest(artifact.read(data, file.name).manifest.backbone, weights)
+    return backbone, admit(data, backbone.spec)
