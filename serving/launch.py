@@ -232,11 +232,15 @@ def sweep(session: int) -> None:
 
 
 def processes(session: int) -> list[int]:
-    """Living processes of a session: the number stays taken as long as there is one. Linux only."""
+    """Living processes of a session: the number stays taken as long as there is one. Linux only.
+
+    A process whose first thread has ended shows as a zombie while its others still hold its ports.
+    """
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # gone by now
-            state, _, _, its_session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-            if int(its_session) == session and state not in "ZX":
+            words = (entry / "stat").read_text().rpartition(")")[2].split()
+            state, its_session, threads = words[0], int(words[3]), int(words[17])
+            if its_session == session and (state not in "ZX" or threads > 1):
                 found.append(int(entry.name))
     return found
