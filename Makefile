@@ -9,8 +9,8 @@ READY  := $(VENV)/.ready
 
 setup: $(READY)
 
-# The environment is rebuilt whenever the lock or the project's own metadata changes.
-$(READY): requirements.lock pyproject.toml
+# The environment is rebuilt whenever the lock, the project's own metadata or the kernel changes.
+$(READY): requirements.lock pyproject.toml hatch_build.py serving/engine/native/kernels.cpp
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"

@@ -129,20 +129,29 @@ def _formed(module: nn.Module, form: LinearForm) -> nn.Module:
     return FormedLinear(module, form) if isinstance(module, nn.Linear) else Shifted(module, form)
 
 
+def parameters(module: nn.Module, form: LinearForm) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias that make the module do what it does with the form, in its own dtype.
+
+    What the form leaves as it is may share memory with the module.
+    """
+    assert isinstance(module, nn.Linear | nn.LayerNorm | nn.Conv2d)
+    weight, bias = module.weight.detach(), module.bias
+    bias = None if bias is None else bias.detach()
+    if isinstance(module, nn.Linear):
+        return normal_form.merge(form, weight, bias)
+    # Affine terms scale rows: of a matrix whose rows are the output's channels.
+    rows, shift = normal_form.merge(form, weight.reshape(len(weight), -1), bias)
+    return rows.reshape(weight.shape), shift
+
+
 def _merged(module: nn.Module, form: LinearForm) -> nn.Module:
     """The module with its weight and bias replaced; strict loading needs the same names."""
     assert isinstance(module, nn.Linear | nn.LayerNorm | nn.Conv2d)
-    weight, bias = module.weight.detach(), module.bias
-    if isinstance(module, nn.Linear):
-        weight, bias = normal_form.merge(form, weight, bias)
-    else:
-        # Affine terms scale rows: of a matrix whose rows are the output's channels.
-        rows, shift = normal_form.merge(form, weight.reshape(len(weight), -1), bias)
-        weight, bias = rows.reshape(weight.shape), shift
+    weight, bias = parameters(module, form)
     altered = _bare(module)
     altered.weight = nn.Parameter(weight, requires_grad=False)
     if bias is not None:
-        altered.bias = nn.Parameter(bias.detach(), requires_grad=False)
+        altered.bias = nn.Parameter(bias, requires_grad=False)
     return altered
 
 

@@ -1,67 +1,37 @@
 """The engine: pixels and prepared adapters in, logits out. Knows no task, no store and no queue."""
 
 import copy
-import hashlib
-import statistics
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
+from torch import nn
 
 from adapters_store.adapter import Adapter
 from adapters_store.backbone import Backbone
 from adapters_store.methods.table import lower
-from adapters_store.pixels import normalise
-from serving.engine.lane import MixedLane
+from serving.engine import native
+from serving.engine.forms import OWN, Form, attentions, candidates, usual
+from serving.engine.forward import Forward, Logits, NativeForward, TorchForward
 from serving.engine.layout import Layout, flatten
+from serving.engine.merged import Folded, fold
+from serving.engine.prepared import Prepared
+from serving.engine.program import Programs, compile_layout
+from serving.engine.trunk import ATTENTION, fits, leads
 
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _LAYOUTS_MOST: Final = 4096
+_SAMPLES: Final = 16  # at most, to tell forms apart
+_TURN_S: Final = 0.5  # of one measurement, where samples can be fewer
 _GAIN: Final = 0.97  # a doubled batch must cost less than this per image to be worth the wait
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """An adapter as the engine executes it, in host memory."""
-
-    layout: Layout
-    row: Tensor  # [layout.size] in the engine's dtype
-    weight: Tensor  # head, float32 [labels, features]
-    bias: Tensor  # float32 [labels]
-    mean: Tensor  # float32 [3], of inputs in [0, 1]
-    std: Tensor  # float32 [3]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it takes in memory."""
-        return sum(
-            t.numel() * t.element_size()
-            for t in (self.row, self.weight, self.bias, self.mean, self.std)
-        )
-
-    def checksum(self) -> str:
-        """Sha256 of the row and head, wherever they are."""
-        proof = hashlib.sha256()
-        for t in (self.row, self.weight, self.bias):
-            proof.update(t.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return proof.hexdigest()
-
-    def to(self, device: torch.device) -> "Prepared":
-        """A copy on the device; itself where it is there already."""
-        return Prepared(
-            layout=self.layout,
-            row=self.row.to(device),
-            weight=self.weight.to(device),
-            bias=self.bias.to(device),
-            mean=self.mean.to(device),
-            std=self.std.to(device),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,35 +61,82 @@ class CostCurve:
 class Engine:
     """One frozen network on one device. `run` is for one thread; `lane()` makes one for another."""
 
-    def __init__(self, backbone: Backbone, dtype: str = "fp32", device: str = "cpu") -> None:
-        """Cast and place a copy of the weights; `backbone` itself stays pristine."""
+    def __init__(
+        self,
+        backbone: Backbone,
+        dtype: str = "fp32",
+        device: str = "cpu",
+        *,
+        threads: int | None = None,
+    ) -> None:
+        """Cast and place a copy of the weights; `backbone` itself stays pristine.
+
+        Args:
+            backbone: fp32 weights, on the CPU.
+            dtype: fp32 or bf16.
+            device: as torch names it.
+            threads: on the CPU; torch's own number by default.
+        """
         self.spec = backbone.spec
         self.dtype, self.device = DTYPES[dtype], torch.device(device)
+        self.threads = threads or torch.get_num_threads()
         shares = self.dtype == torch.float32 and self.device.type == "cpu"
         net = backbone.net if shares else copy.deepcopy(backbone.net)
-        self._net = net.to(self.device, self.dtype)
+        self._pristine, self._net = backbone, net.to(self.device, self.dtype)
         self._sizes = {t.path: (t.outputs, t.inputs) for t in self.spec.by_path().values()}
-        self._layouts: dict[Layout, Layout] = {}  # one object for equal layouts: compared by id
+        self._layouts: dict[Layout, tuple[Layout, Programs | None]] = {}  # one object for equals
+        self._lock = threading.Lock()  # guards the layouts
+        self.kernel = self._native()
+        self._nothing = self._compile(Layout((), 0))
+        self.form = usual(self.threads if self.kernel else 1, self._attentions()[0])
         self.run = self.lane()
+
+    def _native(self) -> native.Kernel | None:
+        """The kernel, where there is one and it can do every target of this network."""
+        odd = any(t.inputs % 2 for t in self.spec.targets)
+        if self.device.type != "cpu" or (odd and self.dtype == torch.bfloat16):
+            return None
+        return native.load(self.dtype)
+
+    def _compile(self, layout: Layout) -> Programs | None:
+        if self.kernel is None:
+            return None
+        return compile_layout(layout, list(self._sizes), leads(self._net), self.dtype)
 
     def prepare(self, adapter: Adapter) -> Prepared:
         """Lower and lay out an admitted adapter for this engine, in host memory."""
-        layout, row = flatten(lower(adapter, self.spec), self._sizes, self.dtype, expanded=False)
-        if len(self._layouts) >= _LAYOUTS_MOST:
-            self._layouts.clear()  # artifacts choose them; equal ones are then found by comparing
+        even = self.kernel is not None and self.dtype == torch.bfloat16
+        layout, row = flatten(lower(adapter, self.spec), self._sizes, self.dtype, even=even)
+        with self._lock:
+            if len(self._layouts) >= _LAYOUTS_MOST:
+                self._layouts.clear()  # artifacts choose them; equal ones are then compared
+            if layout not in self._layouts:
+                self._layouts[layout] = layout, self._compile(layout)
+            layout, programs = self._layouts[layout]
         preprocess = adapter.manifest.preprocess
         return Prepared(
-            layout=self._layouts.setdefault(layout, layout),
-            row=row,
+            layout=layout,
+            row=row if programs is None else programs.pack(row),
             weight=torch.from_numpy(np.array(adapter.head_weight)),
             bias=torch.from_numpy(np.array(adapter.head_bias)),
             mean=torch.tensor(preprocess.mean, dtype=torch.float32),
             std=torch.tensor(preprocess.std, dtype=torch.float32),
+            programs=programs,
         )
+
+    def fold(self, adapter: Adapter) -> Folded:
+        """An admitted adapter in its own copies of the weights that it changes."""
+        return fold(self._pristine, self._net, adapter, self.dtype, self.device)
 
     def lane(self) -> "Lane":
         """Another forward over the same weights, for another thread."""
-        return Lane(MixedLane(self._net, list(self._sizes)), self.device, self.dtype)
+        return Lane(self._forward, self.form, self.threads)
+
+    def _forward(self, net: nn.Module | None, attention: str) -> Forward:
+        net, targets = self._net if net is None else net, list(self._sizes)
+        if self.kernel is not None and self._nothing is not None:
+            return NativeForward(net, targets, self.kernel, attention, self._nothing)
+        return TorchForward(net, targets, self.device, self.dtype)
 
     def identity(self) -> Prepared:
         """Slot 0: the bare backbone, its features as they are."""
@@ -131,35 +148,70 @@ class Engine:
             bias=torch.zeros(n),
             mean=torch.tensor(self.spec.mean),
             std=torch.tensor(self.spec.std),
+            programs=self._nothing,
         ).to(self.device)
 
-    def calibrate(self, batch_max: int, runs: int = 3) -> CostCurve:
-        """Measure the cost curve on the bare backbone, doubling sizes up to `batch_max`."""
-        bare, curve, size = self.identity(), [], 1
+    def calibrate(self, batch_max: int, runs: int = 2) -> CostCurve:
+        """Choose the fastest form, then measure the cost curve; all on the bare backbone.
+
+        Sizes double up to `batch_max`. The attention's form is chosen first, then the pieces.
+        """
+        if self.device.type == "cpu":
+            self._time(self.run, 1)
+            wanted = int(_TURN_S / self._time(self.run, 1))  # slow networks tell forms apart early
+            few = min(batch_max, _SAMPLES, max(wanted, 2 * self.threads))
+            attention = self._fastest(attentions(self.form, self._attentions()), few, runs)
+            forms = candidates(self.threads, few, attention.attention)
+            self.form = self._fastest(forms, few, runs)
+            self.run = self.lane()
+        curve, size = [], 1
+        self._time(self.run, size)
         while True:
-            pixels = np.zeros((size, 3, *self.spec.input_size), dtype=np.uint8)
-            samples = [bare] * size
-            self.run(pixels, samples)
-            times = []
-            for _ in range(runs):
-                began = time.perf_counter()
-                self.run(pixels, samples)
-                times.append(time.perf_counter() - began)
-            curve.append((size, statistics.median(times)))
+            seconds = self._time(self.run, size)
+            if seconds < _TURN_S:
+                seconds = min(seconds, *(self._time(self.run, size) for _ in range(runs)))
+            curve.append((size, seconds))
             if size >= batch_max:
                 return CostCurve(tuple(curve))
             size = min(2 * size, batch_max)
 
+    def _fastest(self, forms: Sequence[Form], samples: int, runs: int) -> Form:
+        """The least of several turns counts: whatever else runs here can only add to a time."""
+        if len(forms) == 1:
+            return forms[0]
+        lanes = {form: Lane(self._forward, form, self.threads) for form in forms}
+        least = dict.fromkeys(forms, float("inf"))
+        for turn in range(runs + 1):
+            for form, lane in lanes.items():
+                took = self._time(lane, 1 if turn == 0 else samples)  # the first warms up
+                least[form] = min(least[form], took) if turn else float("inf")
+        return min(forms, key=lambda form: least[form])
+
+    def _attentions(self) -> list[str]:
+        return list(ATTENTION) if self.kernel is not None and fits(self._net) else [OWN]
+
+    def _time(self, lane: "Lane", samples: int) -> float:
+        pixels = np.zeros((samples, 3, *self.spec.input_size), dtype=np.uint8)
+        adapters = [self.identity()] * samples
+        began = time.perf_counter()
+        lane(pixels, adapters)
+        return time.perf_counter() - began
+
 
 class Lane:
-    """A callable forward: any adapters in one batch."""
+    """A callable forward: any adapters in one batch, those with their own weights apart."""
 
-    def __init__(self, mixed: MixedLane, device: torch.device, dtype: torch.dtype) -> None:
-        self._mixed, self._device, self._dtype = mixed, device, dtype
+    def __init__(
+        self, make: Callable[[nn.Module | None, str], Forward], form: Form, threads: int
+    ) -> None:
+        self._make, self._form, self._threads = make, form, threads
+        self._idle = deque(_Desk(make, form.attention) for _ in range(form.workers))
+        self._pool = ThreadPoolExecutor(
+            form.workers, "rootstock-engine", initializer=torch.set_num_threads, initargs=(1,)
+        )
+        self._mine = threading.local()
 
-    def __call__(
-        self, pixels: NDArray[np.uint8], adapters: Sequence[Prepared]
-    ) -> list[NDArray[np.float32]]:
+    def __call__(self, pixels: NDArray[np.uint8], adapters: Sequence[Prepared | Folded]) -> Logits:
         """Logits of each sample, in order.
 
         Args:
@@ -169,30 +221,47 @@ class Lane:
         Returns:
             float32 [labels of that adapter], one a sample.
         """
-        order = sorted(range(len(adapters)), key=_by_layout_then_adapter(adapters))
-        sorted_adapters = [adapters[i] for i in order]
-        with torch.inference_mode():
-            images = torch.from_numpy(pixels[order]).to(self._device)
-            mean = torch.stack([a.mean for a in sorted_adapters])
-            std = torch.stack([a.std for a in sorted_adapters])
-            vectors = self._mixed.features(
-                normalise(images, mean, std).to(self._dtype),
-                [a.layout for a in sorted_adapters],
-                [a.row for a in sorted_adapters],
-            ).to(torch.float32)
-            answers: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(order)
-            start = 0
-            while start < len(order):
-                stop, head = start, sorted_adapters[start]
-                while stop < len(order) and sorted_adapters[stop] is head:
-                    stop += 1
-                logits = F.linear(vectors[start:stop], head.weight, head.bias).cpu().numpy()
-                for i, row in zip(order[start:stop], logits, strict=True):
-                    answers[i] = row
-                start = stop
+        nets = [a.net if isinstance(a, Folded) else None for a in adapters]
+        heads = [a.head if isinstance(a, Folded) else a for a in adapters]
+        pieces = self._form.pieces(nets)
+
+        def compute(piece: list[int]) -> Logits:
+            desk = self._idle.pop()
+            try:
+                forward = desk.forward(nets[piece[0]])
+                return forward(pixels[piece], [heads[i] for i in piece])
+            finally:
+                self._idle.append(desk)
+
+        if self._form.workers > 1 and len(pieces) > 1:
+            found = list(self._pool.map(compute, pieces))
+        else:
+            self._use_all_threads()
+            found = [compute(piece) for piece in pieces]
+        answers: Logits = [np.empty(0, np.float32)] * len(adapters)
+        for piece, logits in zip(pieces, found, strict=True):
+            for i, row in zip(piece, logits, strict=True):
+                answers[i] = row
         return answers
 
+    def _use_all_threads(self) -> None:
+        """Torch counts threads per calling thread; the pool's have told it 1."""
+        if not hasattr(self._mine, "told"):
+            torch.set_num_threads(self._threads)
+            self._mine.told = True
 
-def _by_layout_then_adapter(adapters: Sequence[Prepared]) -> Callable[[int], tuple[int, int]]:
-    """A sort key that makes equal layouts neighbours, and equal adapters among them."""
-    return lambda i: (id(adapters[i].layout), id(adapters[i]))
+
+class _Desk:
+    """What one thread at a time works with: a forward of the frozen network, and of folded ones."""
+
+    def __init__(self, make: Callable[[nn.Module | None, str], Forward], attention: str) -> None:
+        self._make, self._attention = make, attention
+        self._frozen = make(None, attention)
+        self._own: WeakKeyDictionary[nn.Module, Forward] = WeakKeyDictionary()
+
+    def forward(self, net: nn.Module | None) -> Forward:
+        if net is None:
+            return self._frozen
+        if net not in self._own:
+            self._own[net] = self._make(net, self._attention)
+        return self._own[net]

@@ -92,7 +92,8 @@ def flatten(
     sizes: dict[str, tuple[int, int]],
     dtype: torch.dtype,
     *,
-    expanded: bool,
+    expanded: bool = False,
+    even: bool = False,
 ) -> tuple[Layout, Tensor]:
     """The layout of a form and its row, [size], in `dtype`.
 
@@ -101,10 +102,11 @@ def flatten(
         sizes: (outputs, inputs) of every target.
         dtype: of the row.
         expanded: lay Kronecker operators out as plain low-rank ones.
+        even: spread odd runs of columns out, for products that eat two inner steps at once.
     """
     writer = _Writer(dtype)
     targets = tuple(
-        (path, _form_at(target, sizes[path], writer, expanded=expanded))
+        (path, _form_at(target, sizes[path], writer, expanded=expanded, even=even))
         for path, target in sorted(form.items())
     )
     row = writer.row()
@@ -140,11 +142,13 @@ class _Writer:
         return torch.cat(self.parts) if self.parts else torch.empty(0, dtype=self.dtype)
 
 
-def _form_at(form: LinearForm, size: tuple[int, int], writer: _Writer, *, expanded: bool) -> FormAt:
+def _form_at(
+    form: LinearForm, size: tuple[int, int], writer: _Writer, *, expanded: bool, even: bool
+) -> FormAt:
     outputs, inputs = size
     return FormAt(
-        P=tuple(_operators(form.P, (inputs, inputs), writer, expanded=expanded)),
-        Q=tuple(_operators(form.Q, (outputs, inputs), writer, expanded=expanded)),
+        P=tuple(_operators(form.P, (inputs, inputs), writer, expanded=expanded, even=even)),
+        Q=tuple(_operators(form.Q, (outputs, inputs), writer, expanded=expanded, even=even)),
         alpha=writer.vector(form.alpha, inputs),
         c=writer.vector(form.c, inputs),
         gamma=writer.vector(form.gamma, outputs),
@@ -153,13 +157,22 @@ def _form_at(form: LinearForm, size: tuple[int, int], writer: _Writer, *, expand
 
 
 def _operators(
-    operators: tuple[Operator, ...], size: tuple[int, int], writer: _Writer, *, expanded: bool
+    operators: tuple[Operator, ...],
+    size: tuple[int, int],
+    writer: _Writer,
+    *,
+    expanded: bool,
+    even: bool,
 ) -> Iterator[OperatorAt]:
     for given in operators:
         op = expand(given) if expanded and isinstance(given, Kronecker) else given
         rows, cols = op.rows, op.cols
-        if isinstance(op, Kronecker) and (_scattered(rows) or _scattered(cols)):
+        odd = even and isinstance(op, Kronecker) and op.down.shape[2] % 2 == 1
+        if isinstance(op, Kronecker) and (_scattered(rows) or _scattered(cols) or odd):
             op = expand(op)
+        if even and isinstance(cols, slice) and op.down.shape[-1] % 2:
+            start, stop, _ = cols.indices(size[1])
+            cols = torch.arange(start, stop)
         match op:
             case LowRank():
                 down = _spread(op.down, cols, size[1], dim=1) if _scattered(cols) else op.down

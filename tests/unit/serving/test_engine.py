@@ -143,10 +143,10 @@ def test_operators_that_name_the_same_down_store_it_once():
     assert row.numel() <= 4 * 32 + 32
 
 
-def test_an_adapter_takes_about_its_artifact_in_memory(tiny, make_adapter):
-    adapter = make_adapter(tiny, "alore", effect=False)
+def test_an_adapter_takes_about_its_artifact_in_memory(nano, make_adapter):
+    adapter = make_adapter(nano, "alore", effect=False)
 
-    prepared = Engine(tiny, "bf16").prepare(adapter)
+    prepared = Engine(nano, "bf16").prepare(adapter)
 
     stored = adapter.factor_bytes + adapter.head_weight.nbytes + adapter.head_bias.nbytes
     assert prepared.nbytes <= 1.3 * stored
