@@ -4,7 +4,6 @@ import asyncio
 import io
 import itertools
 import socket
-import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
@@ -19,17 +18,14 @@ from safetensors.torch import save_file
 
 from adapters_store import artifact
 from adapters_store import backbone as backbones
-from adapters_store.adapter import Adapter
 from adapters_store.backbone import Backbone
-from adapters_store.effect import Golden
-from adapters_store.manifest import Manifest
-from adapters_store.methods.table import METHODS, parse_options
 from adapters_store.store import AdapterStore
+from rootstock.bench.adapters import Maker
+from rootstock.bench.turns import Spread, order, quotients
 from serving.config import Settings
 from serving.launch import run
 from serving.replica import Replica
 
-LABELS: Final = 10
 _METHODS: Final = ("alore", "lora")
 _PICTURES: Final = 32
 
@@ -83,15 +79,12 @@ def measure(
             "distinct": tasks,
             "runs": rounds,
             "images_per_s": [round(r, 2) for r in rates],
-            "ratio": statistics.median(_ratios(rates, systems["process"])),
-            "quartiles": list(np.percentile(_ratios(rates, systems["process"]), (25, 75))),
+            "ratio": ratio.median,
+            "quartiles": ratio.quartiles,
         }
         for system, rates in systems.items()
+        for ratio in (Spread.of(quotients(rates, systems["process"])),)
     ]
-
-
-def _ratios(rates: Sequence[float], base: Sequence[float]) -> list[float]:
-    return [a / b for a, b in zip(rates, base, strict=True)]
 
 
 async def _arms(
@@ -127,9 +120,9 @@ async def _arms(
         for send in arms.values():
             await _turn(send, clients, 1.0)
         rates: dict[str, list[float]] = {system: [] for system in arms}
-        for _ in range(rounds):
-            for system, send in arms.items():
-                rates[system].append(await _turn(send, clients, seconds))
+        for number in range(rounds):
+            for system in order(list(arms), number):
+                rates[system].append(await _turn(arms[system], clients, seconds))
     return rates
 
 
@@ -160,35 +153,12 @@ def _weights(folder: Path, name: str, weights: Path | None) -> tuple[Backbone, P
 
 def _publish(store: str, backbone: Backbone, tasks: int) -> list[str]:
     """So many tasks with random adapters, methods in turn; speed does not depend on the values."""
-    opened = AdapterStore.open(store, backbone.spec.ref.digest)
+    opened, maker = AdapterStore.open(store, backbone.spec.ref.digest), Maker(backbone)
     names = [f"task-{i}" for i in range(tasks)]
     for i, name in enumerate(names):
-        data = artifact.write(random_adapter(backbone, _METHODS[i % len(_METHODS)], name, i))
+        data = artifact.write(maker.make(_METHODS[i % len(_METHODS)], name, i))
         opened.publish(data, name, by="bench")
     return names
-
-
-def random_adapter(backbone: Backbone, method: str, task: str, seed: int) -> Adapter:
-    """A valid adapter with random factors that visibly change the answer."""
-    rng = np.random.default_rng(seed)
-    options = parse_options(method, {})
-    tensors: dict[str, Any] = {
-        name: (0.2 * rng.standard_normal(shape) / shape[-1] ** 0.5).astype(np.float16)
-        for name, shape in METHODS[method].layout(options, backbone.spec).items()
-    }
-    head = rng.standard_normal((LABELS, backbone.spec.features))
-    tensors["head.weight"] = head.astype(np.float32)
-    tensors["head.bias"] = np.zeros(LABELS, np.float32)
-    manifest = Manifest(
-        task=task,
-        method=method,
-        options=options.model_dump(mode="json"),
-        backbone=backbone.spec.ref,
-        preprocess=backbone.spec.preprocess(),
-        labels=tuple(f"label {i}" for i in range(LABELS)),
-    )
-    effect = Golden(backbone).record(Adapter(manifest=manifest, tensors=tensors))
-    return Adapter(manifest=manifest.model_copy(update={"effect": effect}), tensors=tensors)
 
 
 def _pictures(folder: Path | None) -> list[bytes]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rootstock.commands import bench_engine
 from rootstock.console import emit, fail, guarded, out, table
 
 app = typer.Typer(help="Measure: arms take turns, medians of ratios.", no_args_is_help=True)
@@ -123,3 +124,10 @@ def learn(
         )
 
     emit(rows, as_json, text)
+
+
+app.command("mixed")(bench_engine.mixed)
+app.command("tasks")(bench_engine.tasks)
+app.command("swap")(bench_engine.swap)
+app.command("merge")(bench_engine.merge)
+app.command("memory")(bench_engine.memory)

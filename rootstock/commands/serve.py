@@ -41,6 +41,12 @@ def serve(
     ] = "haproxy",
     replicas: Annotated[int, typer.Option(min=1, max=256)] = 1,
     threads: Annotated[int, typer.Option(min=0, help="of each engine; 0: one per core")] = 0,
+    merged_mb: Annotated[
+        int, typer.Option(min=0, help="memory for weights of hot tasks' own; 0: none is merged")
+    ] = 0,
+    merge: Annotated[
+        list[str] | None, typer.Option(help="a task to be merged whenever it fits; repeatable")
+    ] = None,
     token_file: Annotated[
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="lines: scope,scope token name"),
@@ -69,6 +75,8 @@ def serve(
             replicas=replicas,
             threads=threads,
             topology=topology,
+            merged_bytes=merged_mb * 1024 * 1024,
+            merged_pin=tuple(merge or ()),
             tokens=() if token_file is None else read_tokens(token_file),
         )
     except ValidationError as error:

@@ -101,7 +101,8 @@ class Engine:
     def _compile(self, layout: Layout) -> Programs | None:
         if self.kernel is None:
             return None
-        return compile_layout(layout, list(self._sizes), leads(self._net), self.dtype)
+        outputs = {path: size[0] for path, size in self._sizes.items()}
+        return compile_layout(layout, outputs, leads(self._net), self.dtype)
 
     def prepare(self, adapter: Adapter) -> Prepared:
         """Lower and lay out an admitted adapter for this engine, in host memory."""

@@ -5,7 +5,7 @@ batch (a segment), so an operator acts on a view of the activations and all its 
 one gathered block. Everything about the batch is decided once, in `plan`; the layers only run it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -24,6 +24,10 @@ from serving.engine.layout import (
 )
 
 
+# Adds to out what some operators make of x, and gives back those that it left to others.
+Direct = Callable[[Tensor, Tensor, Sequence[OperatorAt]], Sequence[OperatorAt]]
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """Samples start..stop of the batch, all of one layout."""
@@ -32,6 +36,7 @@ class Segment:
     stop: int
     form: FormAt
     rows: Tensor  # [L] when all samples want one adapter, else [n, L]
+    direct: Direct | None = None  # takes what it can; the rest is done here
 
 
 @dataclass(slots=True)
@@ -100,8 +105,11 @@ class MixedLane:
 
         Equal layouts must be neighbours, and among them equal rows.
         """
-        self.plan.batch = len(layouts)
-        self.plan.at = plan(layouts, rows)
+        return self.planned(images, plan(layouts, rows))
+
+    def planned(self, images: Tensor, at: dict[str, list[Segment]]) -> Tensor:
+        """[B, 3, H, W] → [B, features], with segments that are decided already."""
+        self.plan.batch, self.plan.at = len(images), at
         try:
             return features(self.net, images)
         finally:
@@ -136,7 +144,7 @@ def before(x: Tensor, segments: Sequence[Segment]) -> Tensor:
         mine, source = z[s.start : s.stop], x[s.start : s.stop]
         if s.form.alpha is not None:
             mine.mul_(_per_channel(s.form.alpha.of(s.rows)))
-        _add(mine, source, s.form.P, s.rows)
+        _operate(s, mine, source, s.form.P)
         if s.form.c is not None:
             mine.add_(_per_channel(s.form.c.of(s.rows)))
     return z
@@ -146,11 +154,16 @@ def after(y: Tensor, z: Tensor, segments: Sequence[Segment]) -> None:
     """Y ← γ ⊙ (y + Q x̂) + β in place, for the samples that ask for it."""
     for s in segments:
         mine, source = y[s.start : s.stop], z[s.start : s.stop]
-        _add(mine, source, s.form.Q, s.rows)
+        _operate(s, mine, source, s.form.Q)
         if s.form.gamma is not None:
             mine.mul_(_per_channel(s.form.gamma.of(s.rows)))
         if s.form.beta is not None:
             mine.add_(_per_channel(s.form.beta.of(s.rows)))
+
+
+def _operate(s: Segment, out: Tensor, x: Tensor, operators: Sequence[OperatorAt]) -> None:
+    rest = operators if s.direct is None else s.direct(out, x, operators)
+    _add(out, x, rest, s.rows)
 
 
 def _add(out: Tensor, x: Tensor, operators: Sequence[OperatorAt], rows: Tensor) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from serving.engine.bank import Row
 from serving.engine.layout import Layout
 from serving.engine.program import Programs
 
@@ -24,6 +25,7 @@ class Prepared:
     mean: Tensor  # float32 [3], of inputs in [0, 1]
     std: Tensor  # float32 [3]
     programs: Programs | None = None
+    at: Row | None = None  # where its row is, when that is in a bank
 
     @property
     def nbytes(self) -> int:
@@ -45,4 +47,4 @@ class Prepared:
         if self.row.device == device:
             return self
         moved = {n: getattr(self, n).to(device) for n in ("row", "weight", "bias", "mean", "std")}
-        return replace(self, **moved)
+        return replace(self, **moved, at=None)

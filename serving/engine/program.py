@@ -8,7 +8,7 @@ processor's products eat them.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Final
 
 import numpy as np
@@ -49,7 +49,7 @@ class Programs:
 
 def compile_layout(
     layout: Layout,
-    targets: Sequence[str],
+    targets: Mapping[str, int],
     leads: Mapping[str, str],
     dtype: torch.dtype,
 ) -> Programs:
@@ -57,7 +57,7 @@ def compile_layout(
 
     Args:
         layout: without odd runs of columns where `dtype` is bfloat16 (`flatten(even=True)`).
-        targets: everything an adapter may change, in the order that the lane counts them.
+        targets: outputs of everything an adapter may change, in the order of the lane's count.
         leads: target → norm right before it, whose affine terms its program then applies.
         dtype: of tokens and factors.
     """
@@ -73,7 +73,7 @@ def compile_layout(
         return int(tables[-1].ctypes.data)
 
     led = set(leads.values())
-    for i, path in enumerate(targets):
+    for i, (path, outputs) in enumerate(targets.items()):
         if path in led:
             continue
         form, norm = forms.get(path, _EMPTY), forms.get(leads.get(path, ""), _EMPTY)
@@ -89,8 +89,9 @@ def compile_layout(
         inward.ups(inner)
         inward.affine(None, form.c)
         inward.instructions += outer
-        outward.ups(sources)
-        outward.affine(form.gamma, form.beta)
+        if not outward.scaled_ups(sources, form, outputs):
+            outward.ups(sources)
+            outward.affine(form.gamma, form.beta)
         before[i], after[i] = table(inward), table(outward)
     return Programs(before, after, keep, packer.end, tuple(packer.parts), tuple(tables))
 
@@ -161,12 +162,25 @@ class _Packer:
     def weights(self, mix: Place, rank: int, width: int) -> int:
         """Mix [k, p, q] as [p, q, width]: every number once for each of its branch's codes."""
 
+        _, p, q = mix.shape
+        blocks = _up_to(q, self.step)
+
         def make(row: Tensor) -> Tensor:
             lanes = mix.of(row).permute(1, 2, 0).repeat_interleave(rank, dim=2)
-            return _bytes(F.pad(lanes, (0, width - lanes.shape[2])))
+            lanes = F.pad(lanes, (0, width - lanes.shape[2], 0, blocks - q))
+            return _bytes(lanes.view(p, blocks // self.step, self.step, width).transpose(2, 3))
 
-        _, p, q = mix.shape
-        return self._add(("weights", mix, rank), p * q * width * self.dtype.itemsize, make)
+        return self._add(("weights", mix, rank), p * blocks * width * self.dtype.itemsize, make)
+
+    def both(self, scale: Place, shift: Place | None, run: tuple[int, int]) -> int:
+        """Scales of a run of outputs and, right behind them, shifts; in float32."""
+
+        def make(row: Tensor) -> Tensor:
+            by = scale.of(row)[slice(*run)].float()
+            to = torch.zeros_like(by) if shift is None else shift.of(row)[slice(*run)].float()
+            return _bytes(torch.cat([by, to]))
+
+        return self._add(("both", scale, shift, run), (run[1] - run[0]) * 8, make)
 
     def terms(self, places: Sequence[Place]) -> int:
         """Affine terms, in float32, one behind the other."""
@@ -247,8 +261,24 @@ class _Program:
         self.instructions.append((_CODE, 1, stop - first, n, first, 0, source.at, 0, offset))
         return True
 
-    def ups(self, sources: Sequence[_Source]) -> None:
-        for source in sources:
+    def scaled_ups(self, sources: Sequence[_Source], form: FormAt, outputs: int) -> bool:
+        """Sums and affine terms in one go, where every output has exactly one sum."""
+        runs = sorted(source.op.rows or (0, outputs) for source in sources)
+        tiled = runs and all(one[1] == other[0] for one, other in pairwise(runs))
+        if form.gamma is None or not tiled or (runs[0][0], runs[-1][1]) != (0, outputs):
+            return False
+        self.ups(
+            sources,
+            [
+                1 + self.packer.both(form.gamma, form.beta, source.op.rows or (0, outputs))
+                for source in sources
+            ],
+        )
+        return True
+
+    def ups(self, sources: Sequence[_Source], terms: Sequence[int] = ()) -> None:
+        for source, term in zip_longest(sources, terms, fillvalue=0):
+            assert isinstance(source, _Source)
             op = source.op
             first = 0 if op.rows is None else op.rows[0]
             if isinstance(op, KroneckerAt):
@@ -260,7 +290,7 @@ class _Program:
                 offset = self.packer.panels([(op.up, 0)])
             inner = _up_to(inner, self.packer.step)
             self.instructions.append(
-                (_UP, reps, inner, n, source.at, source.apart, first, n, offset)
+                (_UP, reps, inner, n, source.at, source.apart, first, n, offset, 0, 0, term)
             )
 
     def _room(self, width: int) -> int:
@@ -329,7 +359,7 @@ class _Program:
         for kind, _, _, _, src, _, dst, _, where, *_ in self.instructions:
             if kind == _CODE and where == offset and src == start:
                 return dst
-        at = self._room(q * width)
+        at = self._room(_up_to(q, self.packer.step) * width)
         self.instructions.append((_CODE, q, inner, width, start, inner, at, width, offset))
         return at
 

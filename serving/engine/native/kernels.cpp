@@ -41,7 +41,7 @@ struct Instruction {
     int32_t offset;            // of its factor
     int32_t add;               // 1: to what is there
     int32_t from_code;         // CODE reads codes, not tokens
-    int32_t unused;
+    int32_t terms;             // UP: offset + 1 of scales and shifts of its outputs, or 0
 };
 
 struct Program {
@@ -123,6 +123,25 @@ inline vf product(vf acc, const uint16_t* token, const uint16_t* factor) {
     acc += (vf)(t << 16) * (vf)(f << 16);
     return acc + (vf)(t & (int32_t)0xffff0000) * (vf)(f & (int32_t)0xffff0000);
 #endif
+}
+
+// Two steps of sixteen sums: acc[lane] += a[lane, 0] · b[lane, 0] + a[lane, 1] · b[lane, 1].
+inline vf pairs(vf acc, const uint16_t* a, const uint16_t* b) {
+#if WIDE
+    __m512i x = _mm512_loadu_si512(a), y = _mm512_loadu_si512(b);
+    return (vf)_mm512_dpbf16_ps((__m512)acc, (__m512bh)x, (__m512bh)y);
+#else
+    vi x, y;
+    std::memcpy(&x, a, 64);
+    std::memcpy(&y, b, 64);
+    acc += (vf)(x << 16) * (vf)(y << 16);
+    return acc + (vf)(x & (int32_t)0xffff0000) * (vf)(y & (int32_t)0xffff0000);
+#endif
+}
+
+inline void store_pairs(uint16_t* p, vf a, vf b) {
+    vu x = __builtin_convertvector(narrow(a), vu) | (__builtin_convertvector(narrow(b), vu) << 16);
+    std::memcpy(p, &x, 64);
 }
 
 template <int M, int V, class E>
@@ -226,6 +245,17 @@ void code(const Instruction& a, const char* row, const E* tokens, int64_t stride
         else
             blocks(rows, a.n / LANES, from, apart, factor, a.k, [](int, int) { return vf{}; }, to);
     }
+    if constexpr (STEP<E> == 2) {
+        if (a.reps == 1) return;
+        // Codes of blocks that MIX adds up: of two blocks side by side, lane by lane.
+        for (int m = 0; m < rows; m++)
+            for (int q = 0; q < a.reps; q += 2)
+                for (int j = 0; j < a.n; j += LANES) {
+                    const float* s = sums + (int64_t)m * width + a.dst + q * a.dst_step + j;
+                    store_pairs(codes + (int64_t)m * width + a.dst + q * a.dst_step + 2 * j, load(s),
+                                q + 1 < a.reps ? load(s + a.dst_step) : vf{});
+                }
+    }
 }
 
 // Sums over blocks for M tokens at a time, which share the load of a weight.
@@ -233,17 +263,20 @@ template <int M, class E>
 void mix_some(const Instruction& a, const E* weights, float* sums, E* codes, int width) {
     for (int j = 0; j < a.n; j += LANES)
         for (int p = 0; p < a.reps; p++) {
-            const E* w = weights + (int64_t)p * a.k * a.n + j;
-            const float* in = sums + a.src + j;
             const int64_t out = a.dst + p * a.dst_step + j;
             vf acc[M];
 #pragma GCC unroll 16
             for (int m = 0; m < M; m++) acc[m] = a.add ? load(sums + (int64_t)m * width + out) : vf{};
-            for (int q = 0; q < a.k; q++) {
-                const vf weight = load(w + (int64_t)q * a.n);
-                const float* from = in + q * a.src_step;
+            const int steps = (a.k + STEP<E> - 1) / STEP<E>;
+            for (int q = 0; q < steps; q++) {
+                const E* w = weights + (((int64_t)p * steps + q) * a.n + j) * STEP<E>;
+                const int64_t from = a.src + (q * a.src_step + j) * STEP<E>;
 #pragma GCC unroll 16
-                for (int m = 0; m < M; m++) acc[m] += weight * load(from + (int64_t)m * width);
+                for (int m = 0; m < M; m++)
+                    if constexpr (STEP<E> == 2)
+                        acc[m] = pairs(acc[m], codes + (int64_t)m * width + from, w);
+                    else
+                        acc[m] += load(w) * load(sums + (int64_t)m * width + from);
             }
 #pragma GCC unroll 16
             for (int m = 0; m < M; m++) {
@@ -255,7 +288,7 @@ void mix_some(const Instruction& a, const E* weights, float* sums, E* codes, int
 
 template <class E>
 void mix(const Instruction& a, const char* row, int rows, float* sums, E* codes, int width) {
-    const E* weights = (const E*)(row + a.offset);  // [reps, k, n]
+    const E* weights = (const E*)(row + a.offset);  // [reps, k / STEP, n, STEP]
     int m = 0;
     auto go = [&]<int M>() {
         mix_some<M>(a, weights, sums + (int64_t)m * width, codes + (int64_t)m * width, width);
@@ -266,22 +299,34 @@ void mix(const Instruction& a, const char* row, int rows, float* sums, E* codes,
     rest(rows - m, go);
 }
 
-template <class E>
+template <bool TERMS, class E>
 void up(const Instruction& a, const char* row, E* out, int64_t stride, int rows, const E* codes,
         int64_t width) {
     const E* factor = (const E*)(row + a.offset);
-    const int whole = a.n / LANES, rest = a.n % LANES;
+    const int whole = a.n / LANES, left = a.n % LANES;
+    const float* scales = TERMS ? (const float*)(row + a.terms - 1) : nullptr;
+    const float* shifts = TERMS ? scales + a.reps * a.n : nullptr;
     for (int rep = 0; rep < a.reps; rep++) {
         E* y = out + a.dst + rep * a.dst_step;
         const E* from = codes + a.src + rep * a.src_step;
+        const int at = rep * a.n;
         blocks(rows, whole, from, width, factor, a.k,
                [&](int m, int j) { return load(y + m * stride + j * LANES); },
-               [&](int m, int j, vf x) { store(y + m * stride + j * LANES, x); });
-        if (rest) {
-            E* edge = y + whole * LANES;
-            blocks(rows, 1, from, width, factor + (int64_t)whole * a.k * LANES, a.k,
-                   [&](int m, int) { return load_some(edge + m * stride, rest); },
-                   [&](int m, int, vf x) { store_some(edge + m * stride, x, rest); });
+               [&](int m, int j, vf x) {
+                   if constexpr (TERMS)
+                       x = x * load(scales + at + j * LANES) + load(shifts + at + j * LANES);
+                   store(y + m * stride + j * LANES, x);
+               });
+        if (left) {
+            const int edge = whole * LANES;
+            blocks(rows, 1, from, width, factor + (int64_t)edge * a.k, a.k,
+                   [&](int m, int) { return load_some(y + edge + m * stride, left); },
+                   [&](int m, int, vf x) {
+                       if constexpr (TERMS)
+                           x = x * load_some(scales + at + edge, left) +
+                               load_some(shifts + at + edge, left);
+                       store_some(y + edge + m * stride, x, left);
+                   });
         }
     }
 }
@@ -323,7 +368,10 @@ void run(const Program* program, const char* row, E* tile, int64_t stride, int r
         switch (a.kind) {
             case CODE: code(a, row, tile, stride, rows, sums, codes, program->width); break;
             case MIX: mix(a, row, rows, sums, codes, program->width); break;
-            case UP: up(a, row, tile, stride, rows, read, width); break;
+            case UP:
+                if (a.terms) up<true>(a, row, tile, stride, rows, read, width);
+                else up<false>(a, row, tile, stride, rows, read, width);
+                break;
             case SCALE: affine<SCALE>(a, row, tile, stride, rows); break;
             case SHIFT: affine<SHIFT>(a, row, tile, stride, rows); break;
             case BOTH: affine<BOTH>(a, row, tile, stride, rows); break;
@@ -521,5 +569,5 @@ void rootstock_pixels_bf16(const Pixels* s) { pixels<uint16_t>(*s); }
 void rootstock_heads(const Heads* s) { heads(*s); }
 void rootstock_stage_fp32(const Stage* s) { stage<float>(*s); }
 void rootstock_stage_bf16(const Stage* s) { stage<uint16_t>(*s); }
-int rootstock_native_format() { return 1; }
+int rootstock_native_format() { return 2; }
 }
