@@ -4,6 +4,7 @@ It catches what no digest can: an adapter that loads well and does nothing, weig
 quite those it was trained on, a build of torch that computes something else. Knows no store.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -42,13 +43,41 @@ def golden_images(size: tuple[int, int]) -> NDArray[np.uint8]:
     return np.stack([p % 256 for p in pictures]).astype(np.uint8)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Promise:
+    """What an adapter's manifest says the golden images give: all that the check needs of it."""
+
+    task: str
+    preprocess: Preprocess
+    logits: NDArray[np.float64]  # [4, labels], as recorded
+    alters: bool  # whether it has factors, which must then show
+
+    @classmethod
+    def of(cls, adapter: Adapter) -> "Promise":
+        """The promise of an admitted adapter.
+
+        Raises:
+            EffectFailedError: it makes none.
+        """
+        manifest = adapter.manifest
+        if manifest.effect is None:
+            raise EffectFailedError(manifest.task, ("the manifest holds no effect record",))
+        return cls(
+            task=manifest.task,
+            preprocess=manifest.preprocess,
+            logits=np.asarray(manifest.effect.logits, dtype=np.float64),
+            alters=bool(adapter.factors),
+        )
+
+
 class Golden:
     """The effect check of one backbone; remembers what the bare network gives."""
 
     def __init__(self, backbone: Backbone) -> None:
         """Bind the check to a backbone with pristine fp32 weights."""
         self.backbone = backbone
-        self._bare: dict[Preprocess, NDArray[np.float32]] = {}
+        # The pictures have the input's size: of a preprocessing only mean and std touch them.
+        self._bare: dict[tuple[float, ...], NDArray[np.float32]] = {}
 
     def record(self, adapter: Adapter) -> Effect:
         """What the plain path gives for the golden images, to be kept in the manifest."""
@@ -66,21 +95,39 @@ class Golden:
 
         Args:
             adapter: admitted for this backbone.
-            served: logits of the golden images as an engine computed them, [4, labels]; without
-                them the plain path computes them.
+            served: logits of the golden images, [4, labels]; without them the plain path computes.
+            dtype: in which `served` was computed.
+
+        Raises:
+            EffectFailedError: as `hold`; or the manifest holds no record.
+        """
+        promise = Promise.of(adapter)
+        if served is None:
+            served = plain.logits(self.backbone, adapter, golden_images(promise.preprocess.size))
+        self.hold(promise, served, adapter.head_weight, adapter.head_bias, dtype)
+
+    def hold(
+        self,
+        promise: Promise,
+        served: NDArray[np.float32],
+        weight: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Hold an adapter to its promise.
+
+        Args:
+            promise: of an adapter that was admitted for this backbone.
+            served: logits of the golden images as they were computed, [4, labels].
+            weight: of its head, [labels, features].
+            bias: of its head, [labels].
             dtype: in which `served` was computed; decides the tolerance.
 
         Raises:
-            EffectFailedError: no record, or answers that are not finite, not the recorded ones, or
-                not different from the bare backbone's although targets are changed.
+            EffectFailedError: answers that are not finite, not the recorded ones, or not different
+                from the bare backbone's although targets are changed.
         """
-        manifest = adapter.manifest
-        if manifest.effect is None:
-            raise EffectFailedError(manifest.task, ("the manifest holds no effect record",))
-        recorded = np.asarray(manifest.effect.logits, dtype=np.float64)
-        if served is None:
-            served = plain.logits(self.backbone, adapter, golden_images(manifest.preprocess.size))
-        faults: list[str] = []
+        recorded, faults = promise.logits, list[str]()
         if recorded.shape != served.shape:
             faults.append(f"the record has shape {recorded.shape}, the answers {served.shape}")
         elif not np.abs(recorded).max() <= np.finfo(np.float32).max:
@@ -92,20 +139,27 @@ class Golden:
                 f"the golden images give other logits than recorded: {distance:.3g} relative, "
                 f"more than {TOLERANCE[dtype]:g}"
             )
-        elif adapter.factors and not relative(self._bare_logits(adapter), recorded) >= VISIBLE:
-            faults.append("its factors change nothing: the bare backbone gives the same logits")
+        elif promise.alters:
+            bare = self.bare(promise.preprocess) @ weight.T + bias
+            if not relative(bare, recorded) >= VISIBLE:
+                faults.append("its factors change nothing: the bare backbone gives the same logits")
         if faults:
-            raise EffectFailedError(manifest.task, tuple(faults))
+            raise EffectFailedError(promise.task, tuple(faults))
 
-    def _bare_logits(self, adapter: Adapter) -> NDArray[np.float32]:
-        """The adapter's head on the bare backbone's features of the golden images."""
-        preprocess = adapter.manifest.preprocess
-        if preprocess not in self._bare:
+    def bare(self, preprocess: Preprocess) -> NDArray[np.float32]:
+        """The bare backbone's fp32 features of the golden images, [4, features].
+
+        Computed once for each mean and std; a server asks before it answers anybody.
+        """
+        key = (*preprocess.mean, *preprocess.std)
+        found = self._bare.get(key)
+        if found is None:
+            pictures = golden_images(preprocess.size)
+            found = plain.vectors(self.backbone.net, preprocess, pictures)
             if len(self._bare) >= _BARE_MOST:
                 self._bare.clear()  # artifacts choose the preprocessing, so it is bounded
-            pictures = golden_images(preprocess.size)
-            self._bare[preprocess] = plain.vectors(self.backbone.net, preprocess, pictures)
-        return self._bare[preprocess] @ adapter.head_weight.T + adapter.head_bias
+            self._bare[key] = found
+        return found
 
 
 def relative(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:

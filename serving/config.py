@@ -41,7 +41,24 @@ class Settings(BaseModel):
     device: str = "cpu"
     threads: int = Field(default=0, ge=0, description="of the engine; 0: one per core")
     slots: int = Field(default=64, ge=1, description="adapters on the device at once")
+    slot_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="adapters on the device, in bytes; without it as many as there are slots. One "
+        "batch's adapters may take more",
+    )
     host_bytes: int = Field(default=2048 * Megabytes, ge=1, description="adapters in host memory")
+    merged_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="of the device's memory, for weights of hot tasks' own; 0: nothing is merged. "
+        "A task takes up to as much as the backbone (ViT-B in bf16: 170 MB) and gains the few per "
+        "cent that its adapter costs, so only tasks that are measured to gain are merged",
+    )
+    merged_pin: tuple[str, ...] = Field(
+        default=(),
+        description="tasks that are merged whenever they fit, the most wanted first",
+    )
     batch_max: int = Field(default=32, ge=1, le=1024, description="samples in one batch")
     queue_max: int = Field(default=256, ge=1, description="samples that may wait")
     decode_threads: int = Field(default=2, ge=1)
@@ -62,6 +79,12 @@ class Settings(BaseModel):
     def _slots_hold_a_batch(self) -> "Settings":
         if self.slots < self.batch_max:
             raise ValueError("slots must be at least batch_max: every sample may want another task")
+        return self
+
+    @model_validator(mode="after")
+    def _pins_have_a_budget(self) -> "Settings":
+        if self.merged_pin and not self.merged_bytes:
+            raise ValueError("merged_pin needs merged_bytes: the memory that pinned tasks may take")
         return self
 
     @property

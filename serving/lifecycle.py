@@ -142,9 +142,9 @@ class Lifecycle:
         except (ServingError, StoreError):
             return {"labels": None, "method": None, "metrics": None}
         return {
-            "labels": list(facts.manifest.labels),
-            "method": facts.manifest.method,
-            "metrics": facts.manifest.metrics,
+            "labels": list(facts.labels),
+            "method": facts.method,
+            "metrics": facts.metrics,
         }
 
     async def history(self, request: Request, task: str) -> Response:

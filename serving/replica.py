@@ -7,7 +7,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,13 +22,20 @@ from adapters_store.errors import AdapterError, StoreError
 from adapters_store.store import AdapterStore, Published
 from serving.batcher import Batcher
 from serving.config import Settings
+from serving.engine.break_even import measure
 from serving.engine.engine import Engine
+from serving.engine.merged import Folded
+from serving.engine.prepared import Prepared
 from serving.errors import BehindError, ReleaseFailedError
-from serving.residency import Facts, Residency
+from serving.gain import Gain
+from serving.hot import Hot
+from serving.loading import Facts
+from serving.promotion import Rules
+from serving.residency import Residency
 from serving.router import route, to
 from serving.sync import Follower
 from serving.telemetry import Telemetry
-from serving.types import Answer, Route, Sample
+from serving.types import Answer, Path, Route, Sample
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +71,9 @@ class Replica:
         self.spec = self.backbone.spec
         self.engine = Engine(self.backbone, settings.dtype, settings.device)
         self._curve = self.engine.calibrate(settings.batch_max)
+        # Measured while nothing else runs, and only where it may decide something.
+        best = self._curve.best()
+        gain = measure(self.engine, best) if settings.merged_bytes else Gain()
         self.store = AdapterStore.open(settings.store, self.spec.ref.digest)
         self.residency = Residency(
             self.backbone,
@@ -71,6 +82,7 @@ class Replica:
             self.telemetry,
             slots=settings.slots,
             host_bytes=settings.host_bytes,
+            slot_bytes=settings.slot_bytes,
         )
         self.follower = Follower(
             self.store,
@@ -85,10 +97,11 @@ class Replica:
         self.batcher = Batcher(
             self._execute,
             queue_max=settings.queue_max,
-            batch_max=self._curve.best(),
+            batch_max=best,
             cost_s=self._curve.of,
         )
         self.follower.start()
+        self.hot = self._merging(gain) if settings.merged_bytes else None
         log.info(
             "replica ready",
             extra={
@@ -96,10 +109,26 @@ class Replica:
                 "backbone": self.spec.ref.digest[:16],
                 "dtype": settings.dtype,
                 "threads": torch.get_num_threads(),
-                "batch": self._curve.best(),
+                "batch": best,
                 "generation": self.generation,
             },
         )
+
+    def _merging(self, gain: Gain) -> Hot:
+        """The merged lane, begun: it builds beside the first requests."""
+        hot = Hot(
+            self.backbone,
+            self.engine,
+            self.store.blob,
+            self.telemetry,
+            lambda: self.follower.view,
+            self.residency.refused,
+            rules=Rules(budget_bytes=self.settings.merged_bytes),
+            pins=self.settings.merged_pin,
+            gain=gain,
+        )
+        hot.start()
+        return hot
 
     @property
     def generation(self) -> int:
@@ -117,14 +146,14 @@ class Replica:
         began = time.monotonic()
         way, facts = await self.locate(ref, key)
         loop = asyncio.get_running_loop()
-        preprocess, limit = facts.manifest.preprocess, self.settings.pixels_max
+        preprocess, limit = facts.preprocess, self.settings.pixels_max
         picture = await loop.run_in_executor(
             self._decoders, pixels.pixels, image, preprocess, limit
         )
         decoded = time.monotonic()
         sample = Sample(route=way, pixels=picture, budget_s=budget_s - (decoded - began))
         answer = await asyncio.wrap_future(self.batcher.submit(sample))
-        return Classified(way, facts.manifest.labels, answer, decoded - began)
+        return Classified(way, facts.labels, answer, decoded - began)
 
     async def locate(self, ref: str, key: str | None) -> tuple[Route, Facts]:
         """The release that answers, and its adapter in host memory.
@@ -191,13 +220,14 @@ class Replica:
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether requests should come here, and the reasons for a reader."""
+        refused = self.residency.refusals()
         failing = sorted(
             state.name
-            for state in self.follower.view.catalog.tasks.values()
+            for state in (self.follower.view.catalog.tasks.values() if refused else ())
             if not state.retired
             and state.active is not None
             and (release := state.find(state.active)) is not None
-            and self.residency.refused(release.digest)
+            and release.digest in refused
         )
         status = {
             "replica": self.name,
@@ -221,6 +251,8 @@ class Replica:
     def close(self) -> None:
         """Compute what waits, then stop every thread; bounded."""
         self.follower.close()
+        if self.hot is not None:
+            self.hot.close()
         self.batcher.close()
         self.residency.close()
         for pool in (self._decoders, self._waiters, self._writers):
@@ -229,35 +261,35 @@ class Replica:
     def _execute(self, samples: Sequence[Sample]) -> Sequence[Answer | Exception]:
         """One batch, in the batcher's thread."""
         digests = [s.route.digest for s in samples]
-        placed = self.residency.slot(digests)
-        held = [d for d, p in placed.items() if not isinstance(p, Exception)]
+        merged = {} if self.hot is None else self.hot.choose([s.route for s in samples])
+        placed = self.residency.slot(d for d in digests if d not in merged)
+        slotted = {d: p for d, p in placed.items() if not isinstance(p, Exception)}
+        how: dict[str, Prepared | Folded] = {**slotted, **merged}
         try:
-            runnable = [i for i, d in enumerate(digests) if d in set(held)]
+            runnable = [i for i, d in enumerate(digests) if d in how]
             answers: dict[int, Answer] = {}
             if runnable:
                 batch = np.stack([samples[i].pixels for i in runnable])
                 began = time.perf_counter()
-                adapters = [placed[digests[i]] for i in runnable]
-                logits = self.engine.run(
-                    batch, [a for a in adapters if not isinstance(a, Exception)]
-                )
+                logits = self.engine.run(batch, [how[digests[i]] for i in runnable])
                 took = time.perf_counter() - began
                 for i, row in zip(runnable, logits, strict=True):
                     answers[i] = Answer(
                         logits=row,
-                        path=samples[i].route.path,
+                        path=Path.MERGED if digests[i] in merged else Path.MIXED,
                         compute_s=took,
                         batch=len(runnable),
                     )
-                self._note(len(runnable), len(held))
+                self._note(answers.values(), len(how))
         finally:
-            self.residency.release(held)
+            self.residency.release(slotted)
         return [answers[i] if i in answers else _error(placed[d]) for i, d in enumerate(digests)]
 
-    def _note(self, samples: int, distinct: int) -> None:
-        self.telemetry.observe("rootstock_batch_samples", samples)
+    def _note(self, answers: Collection[Answer], distinct: int) -> None:
+        self.telemetry.observe("rootstock_batch_samples", len(answers))
         self.telemetry.observe("rootstock_batch_tasks", distinct)
-        self.telemetry.count("rootstock_samples", samples, path="mixed")
+        for path, samples in Counter(a.path for a in answers).items():
+            self.telemetry.count("rootstock_samples", samples, path=path.value)
         self.telemetry.set("rootstock_queue_samples", self.batcher.waiting)
 
 

@@ -1,22 +1,24 @@
 """Following the log: one thread that keeps a replica's view of the catalog current.
 
 Knows store and residency, no request. A new view is swapped in whole, after the releases that it
-makes active have been loaded and verified, so requests never wait for a release to arrive.
+makes active in the place of others have been loaded and verified, so requests never wait for a
+release to arrive. What is active or pointed at for the first time is brought in meanwhile.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from itertools import chain
 from typing import Final
 
 from adapters_store.catalog import Catalog, Release, TaskState
 from adapters_store.errors import RootstockError
 from adapters_store.store import AdapterStore
-from serving.residency import Facts, Residency
+from serving.loading import Facts
+from serving.residency import Residency
 from serving.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -24,13 +26,28 @@ log = logging.getLogger(__name__)
 _RECENT: Final = 4  # releases of a task that stay in host memory though nothing points at them
 
 
+@dataclass(slots=True)
+class Passed:
+    """By task, the last release that was active and passed here."""
+
+    releases: Mapping[str, Release] = field(default_factory=dict)  # never altered, only replaced
+
+
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a replica knows of the catalog; immutable, swapped as a whole."""
+    """What a replica knows of the catalog; swapped as a whole.
+
+    Only `verified` goes on meanwhile: that a release is loaded late changes nothing in the log.
+    """
 
     catalog: Catalog = Catalog()  # noqa: RUF009 (frozen)
     blocked: str = ""  # why the log cannot be read further, when it cannot
-    verified: Mapping[str, Release] = field(default_factory=lambda: MappingProxyType({}))
+    passed: Passed = field(default_factory=Passed)
+
+    @property
+    def verified(self) -> Mapping[str, Release]:
+        """By task, the last release that was active and passed here."""
+        return self.passed.releases
 
 
 class Follower:
@@ -135,8 +152,7 @@ class Follower:
             state = view.catalog.tasks.get(task)
             release = None if state is None else _active(state)
             if release is not None and release.digest == digest:
-                verified = MappingProxyType({**view.verified, task: release})
-                self._view = View(view.catalog, view.blocked, verified)
+                view.passed.releases = {**view.verified, task: release}
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Stop following."""
@@ -156,30 +172,49 @@ class Follower:
                 log.exception("the log could not be followed")
 
     def _apply(self, catalog: Catalog, blocked: str) -> None:
-        """Load what became active, then let the new view answer."""
+        """Load what became active in the place of another, then let the new view answer."""
         before = self._view.catalog
         changed = [s for s in catalog.tasks.values() if s.generation > before.generation]
-        active = {s.name: r for s in changed if (r := _active(s)) is not None}
-        loading = {name: self._residency.get(r.digest) for name, r in active.items()}
-        for state in changed:
-            for release in _pointed(state):
-                self._residency.get(release.digest)
-        # On the very first look requests load what they need; nobody is waiting for a release.
-        if before.generation:
-            wait(loading.values(), self._load_s)
-        fine = {name: active[name] for name, future in loading.items() if _fine(future)}
+        changed.sort(key=lambda state: -state.generation)  # the newest first, should memory end
+        fine = self._replaced(changed, before)
+        # Nobody waits for these yet; requests load at once what they need.
+        self._residency.prefetch(r.digest for s in changed if (r := _active(s)) is not None)
+        self._residency.prefetch(r.digest for s in changed for r in _pointed(s))
         with self._applied, self._swapping:
             verified = {
                 name: release
                 for name, release in {**self._view.verified, **fine}.items()
                 if name in catalog.tasks and not catalog.tasks[name].retired
             }
-            self._view = View(catalog, blocked, MappingProxyType(verified))
+            self._view = View(catalog, blocked, Passed(verified))
             self._applied.notify_all()
-        for state in changed:
-            self._residency.forget(_left_behind(state, before.tasks.get(state.name), verified))
+        gone = (_left_behind(s, before.tasks.get(s.name), verified) for s in changed)
+        self._residency.forget(chain.from_iterable(gone))
         self._telemetry.set("rootstock_generation", catalog.generation)
         log.info("catalog applied", extra={"generation": catalog.generation})
+
+    def _replaced(self, changed: Sequence[TaskState], before: Catalog) -> dict[str, Release]:
+        """What passed, of the tasks that another release answered until now."""
+        until = time.monotonic() + self._load_s
+        now = {s.name: r for s in changed if (r := _active(s)) is not None}
+        older = {
+            name: was
+            for name, release in now.items()
+            if (state := before.tasks.get(name)) is not None
+            and (was := _active(state)) is not None
+            and was.digest != release.digest
+        }
+        fine = self._passing({n: now[n] for n in older}, until)
+        # One that does not pass leaves the one before it answering, which nobody may have asked
+        # for yet: then it has not been verified either.
+        known = self._view.verified
+        unsure = {n: r for n, r in older.items() if n not in fine and n not in known}
+        return self._passing(unsure, until) | fine
+
+    def _passing(self, releases: Mapping[str, Release], until: float) -> dict[str, Release]:
+        loading = {name: self._residency.expect(r.digest) for name, r in releases.items()}
+        wait(loading.values(), max(0.0, until - time.monotonic()))
+        return {name: releases[name] for name, future in loading.items() if _fine(future)}
 
 
 def _active(state: TaskState) -> Release | None:

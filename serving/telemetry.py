@@ -47,12 +47,23 @@ METRICS: Final[Mapping[str, Metric]] = {
     "rootstock_batch_samples": Metric("histogram", "samples in a batch", (), COUNTS),
     "rootstock_batch_tasks": Metric("histogram", "distinct releases in a batch", (), COUNTS),
     "rootstock_samples": Metric("counter", "samples computed", ("path",)),
+    "rootstock_merged_tasks": Metric("gauge", "releases merged into weights of their own"),
+    "rootstock_merged_bytes": Metric("gauge", "bytes of those weights"),
+    "rootstock_merges": Metric(
+        "counter",
+        "promoted: hot, pinned; demoted: cold, budget, superseded; "
+        "refused: disagreed, unavailable, budget",
+        ("change", "reason"),
+    ),
     "rootstock_residency_lookups": Metric(
         "counter", "adapters looked for: tier host or slot, result hit or miss", ("tier", "result")
     ),
     "rootstock_residency_evictions": Metric("counter", "adapters that had to leave", ("tier",)),
     "rootstock_resident_adapters": Metric("gauge", "adapters held", ("tier",)),
     "rootstock_resident_bytes": Metric("gauge", "bytes of adapters held", ("tier",)),
+    "rootstock_resident_unproven": Metric(
+        "gauge", "adapters in host memory whose effect check is yet to come"
+    ),
     "rootstock_adapter_loads": Metric(
         "counter", "adapters loaded: ok, refused or unavailable", ("result",)
     ),

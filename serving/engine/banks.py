@@ -1,4 +1,4 @@
-"""Prepared adapters onto the device, each into the bank of its layout. Knows no slot and no task."""
+"""Prepared adapters onto the device, into the banks of their layouts. Knows no slot, no task."""
 
 import threading
 from dataclasses import replace

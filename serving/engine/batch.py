@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from serving.engine.native import NOTHING, Kernel, Pixels, Stage
+from serving.engine.native import NOTHING, Attention, Kernel, Pixels, Stage
 from serving.engine.program import Programs
 
 
@@ -90,6 +90,16 @@ class Batch:
                 stage.codes_out, stage.out_width = kept.data_ptr(), kept.shape[2]
         self.kernel.stage(ctypes.byref(stage))
         return kept
+
+    def attention(self, y: Tensor, heads: int, scale: float, queries: int) -> Tensor:
+        """Softmax attention of the first `queries` tokens: [B, N, 3·d] → [B, queries, d]."""
+        samples, tokens, width = y.shape
+        out = y.new_empty(samples, queries, width // 3)
+        call = Attention(samples=samples, tokens=tokens, heads=heads, queries=queries)
+        call.width, call.scale = width // 3 // heads, scale
+        call.qkv, call.out = y.data_ptr(), out.data_ptr()
+        self.kernel.attention(ctypes.byref(call))
+        return out
 
     def pixels(self, images: Tensor, patch: int = 0) -> Tensor:
         """Normalise uint8 [B, 3, H, W]: the same shape, or [B, patches, 3 · patch · patch]."""

@@ -36,7 +36,7 @@ def measure(
         limit_s: after the smallest size, only sizes that should fit in what is left of it.
     """
     adapter = adapter or stand_in(engine.spec)
-    mixed, merged = engine.prepare(adapter).to(engine.device), engine.fold(adapter)
+    mixed, merged = engine.place(engine.prepare(adapter)), engine.fold(adapter)
     curves: tuple[list[tuple[int, float]], list[tuple[int, float]]] = ([], [])
     began, size = time.perf_counter(), 1
     while True:

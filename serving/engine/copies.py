@@ -22,7 +22,7 @@ class Copies:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._lock = threading.Lock()  # guards the buffer
-        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._side = stream(device) if device.type == "cuda" else None
         self._buffer = torch.empty(0, dtype=torch.uint8)
 
     @contextmanager
@@ -70,7 +70,11 @@ class Copies:
         return self._buffer[:wanted].view(like.dtype).view(like.shape)
 
 
+def stream(device: torch.device) -> torch.cuda.Stream:
+    make: Callable[..., torch.cuda.Stream] = torch.cuda.Stream  # torch leaves it untyped
+    return make(device)
+
+
 def pinned(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """A host tensor of zeros that the device copies from without the processor's help."""
-    make: Callable[..., Tensor] = torch.zeros
-    return make(shape, dtype=dtype, pin_memory=device.type == "cuda")
+    return torch.zeros(shape, dtype=dtype, pin_memory=device.type == "cuda")

@@ -19,8 +19,11 @@ from adapters_store.adapter import Adapter
 from adapters_store.backbone import Backbone
 from adapters_store.methods.table import lower
 from serving.engine import native
+from serving.engine.banks import Banks
 from serving.engine.forms import OWN, Form, attentions, candidates, usual
 from serving.engine.forward import Forward, Logits, NativeForward, TorchForward
+from serving.engine.graphs import Graphs
+from serving.engine.grouped import Ranks, worthwhile
 from serving.engine.layout import Layout, flatten
 from serving.engine.merged import Folded, fold
 from serving.engine.prepared import Prepared
@@ -68,6 +71,7 @@ class Engine:
         device: str = "cpu",
         *,
         threads: int | None = None,
+        banked: bool | None = None,
     ) -> None:
         """Cast and place a copy of the weights; `backbone` itself stays pristine.
 
@@ -76,9 +80,10 @@ class Engine:
             dtype: fp32 or bf16.
             device: as torch names it.
             threads: on the CPU; torch's own number by default.
+            banked: compute over banks, as accelerators do by default; on the CPU it is for tests.
         """
         self.spec = backbone.spec
-        self.dtype, self.device = DTYPES[dtype], torch.device(device)
+        self.dtype, self.device = DTYPES[dtype], _device(device)
         self.threads = threads or torch.get_num_threads()
         shares = self.dtype == torch.float32 and self.device.type == "cpu"
         net = backbone.net if shares else copy.deepcopy(backbone.net)
@@ -86,15 +91,19 @@ class Engine:
         self._sizes = {t.path: (t.outputs, t.inputs) for t in self.spec.by_path().values()}
         self._layouts: dict[Layout, tuple[Layout, Programs | None]] = {}  # one object for equals
         self._lock = threading.Lock()  # guards the layouts
+        banked = self.device.type != "cpu" if banked is None else banked
+        self._banks = Banks(self.device, self.dtype) if banked else None
+        self._ranks: Ranks = frozenset()  # for which `calibrate` finds the grouped kernel faster
         self.kernel = self._native()
         self._nothing = self._compile(Layout((), 0))
-        self.form = usual(self.threads if self.kernel else 1, self._attentions()[0])
+        threads = self.threads if self.kernel else 1
+        self.form = Form(attention=OWN) if banked else usual(threads, self._attentions()[0])
         self.run = self.lane()
 
     def _native(self) -> native.Kernel | None:
         """The kernel, where there is one and it can do every target of this network."""
         odd = any(t.inputs % 2 for t in self.spec.targets)
-        if self.device.type != "cpu" or (odd and self.dtype == torch.bfloat16):
+        if self._banks is not None or (odd and self.dtype == torch.bfloat16):
             return None
         return native.load(self.dtype)
 
@@ -125,6 +134,10 @@ class Engine:
             programs=programs,
         )
 
+    def place(self, prepared: Prepared) -> Prepared:
+        """A prepared adapter as `run` wants it: on the device. What holds it, holds its place."""
+        return prepared.to(self.device) if self._banks is None else self._banks.place(prepared)
+
     def fold(self, adapter: Adapter) -> Folded:
         """An admitted adapter in its own copies of the weights that it changes."""
         return fold(self._pristine, self._net, adapter, self.dtype, self.device)
@@ -137,6 +150,8 @@ class Engine:
         net, targets = self._net if net is None else net, list(self._sizes)
         if self.kernel is not None and self._nothing is not None:
             return NativeForward(net, targets, self.kernel, attention, self._nothing)
+        if self._banks is not None:
+            return Graphs(net, targets, self.device, self.dtype, self._ranks)
         return TorchForward(net, targets, self.device, self.dtype)
 
     def identity(self) -> Prepared:
@@ -157,13 +172,16 @@ class Engine:
 
         Sizes double up to `batch_max`. The attention's form is chosen first, then the pieces.
         """
-        if self.device.type == "cpu":
+        if self._banks is None:
             self._time(self.run, 1)
             wanted = int(_TURN_S / self._time(self.run, 1))  # slow networks tell forms apart early
             few = min(batch_max, _SAMPLES, max(wanted, 2 * self.threads))
             attention = self._fastest(attentions(self.form, self._attentions()), few, runs)
             forms = candidates(self.threads, few, attention.attention)
             self.form = self._fastest(forms, few, runs)
+            self.run = self.lane()
+        else:
+            self._ranks = self._worthwhile(batch_max)
             self.run = self.lane()
         curve, size = [], 1
         self._time(self.run, size)
@@ -175,6 +193,12 @@ class Engine:
             if size >= batch_max:
                 return CostCurve(tuple(curve))
             size = min(2 * size, batch_max)
+
+    def _worthwhile(self, samples: int) -> Ranks:
+        """Ranks for which the grouped kernel pays on tokens as wide as most targets' inputs."""
+        widths = sorted(t.inputs for t in self.spec.targets)
+        tokens = (self.spec.input_size[0] // 16) * (self.spec.input_size[1] // 16)
+        return worthwhile(self.device, self.dtype, widths[len(widths) // 2], tokens, samples)
 
     def _fastest(self, forms: Sequence[Form], samples: int, runs: int) -> Form:
         """The least of several turns counts: whatever else runs here can only add to a time."""
@@ -197,6 +221,14 @@ class Engine:
         began = time.perf_counter()
         lane(pixels, adapters)
         return time.perf_counter() - began
+
+
+def _device(name: str) -> torch.device:
+    """As tensors name it: "cuda" is one of several."""
+    device = torch.device(name)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 class Lane:
@@ -230,7 +262,8 @@ class Lane:
             desk = self._idle.pop()
             try:
                 forward = desk.forward(nets[piece[0]])
-                return forward(pixels[piece], [heads[i] for i in piece])
+                mine = pixels if len(piece) == len(pixels) else pixels[piece]  # a copy
+                return forward(mine, [heads[i] for i in piece])
             finally:
                 self._idle.append(desk)
 

@@ -23,7 +23,6 @@ from serving.engine.layout import (
     Span,
 )
 
-
 # Adds to out what some operators make of x, and gives back those that it left to others.
 Direct = Callable[[Tensor, Tensor, Sequence[OperatorAt]], Sequence[OperatorAt]]
 

@@ -50,7 +50,7 @@ def _plain(block: Block) -> bool:
     if type(block) is not Block or type(attn) is not Attention or type(mlp) is not Mlp:
         return False
     absent = (block.ls1, block.ls2, attn.q_norm, attn.k_norm, attn.norm, mlp.norm)
-    widths = (mlp.fc1.in_features, mlp.fc1.out_features, attn.qkv.in_features, attn.attn_dim)
+    widths = (mlp.fc1.in_features, mlp.fc1.out_features, attn.qkv.in_features, attn.head_dim)
     return (
         all(isinstance(part, nn.Identity) for part in absent)
         and attn.gate is None
@@ -110,7 +110,7 @@ class Trunk(nn.Module):
             y = F.linear(h, attn.qkv.weight, attn.qkv.bias)
             if batch.ends[qkv]:
                 batch.run(y, last=qkv, codes=codes)
-            y = self.attention(y, attn, one=last and self.one)
+            y = self.attention(batch, y, attn, 1 if last and self.one else y.shape[1])
             if last and self.one:
                 x = x[:, :1].contiguous()
             codes = batch.run(y, next_=proj) if batch.starts[proj] else None
@@ -177,21 +177,24 @@ def _heads(y: Tensor, attn: Attention) -> tuple[Tensor, Tensor, Tensor]:
     return q, k, v
 
 
-def explicit(y: Tensor, attn: Attention, *, one: bool) -> Tensor:
-    """Attention by two products and a softmax: [B, N, 3·d] → [B, N, d], or [B, 1, d]."""
+def native(batch: Batch, y: Tensor, attn: Attention, queries: int) -> Tensor:
+    """Attention by the kernel: [B, N, 3·d] → [B, queries, d]."""
+    return batch.attention(y, attn.num_heads, attn.scale, queries)
+
+
+def explicit(_: Batch, y: Tensor, attn: Attention, queries: int) -> Tensor:
+    """Attention by two products and a softmax."""
     q, k, v = _heads(y, attn)
-    q = q[:, :, :1] if one else q
-    weights = (q * attn.scale @ k.transpose(-2, -1)).softmax(dim=-1)
+    weights = (q[:, :, :queries] * attn.scale @ k.transpose(-2, -1)).softmax(dim=-1)
     out: Tensor = weights @ v
     return out.transpose(1, 2).reshape(y.shape[0], -1, attn.attn_dim)
 
 
-def fused(y: Tensor, attn: Attention, *, one: bool) -> Tensor:
+def fused(_: Batch, y: Tensor, attn: Attention, queries: int) -> Tensor:
     """Attention by torch's own fused product."""
     q, k, v = _heads(y, attn)
-    q = q[:, :, :1] if one else q
-    out = F.scaled_dot_product_attention(q, k, v)
+    out = F.scaled_dot_product_attention(q[:, :, :queries], k, v)
     return out.transpose(1, 2).reshape(y.shape[0], -1, attn.attn_dim)
 
 
-ATTENTION: Final = {"explicit": explicit, "fused": fused}
+ATTENTION: Final = {"native": native, "explicit": explicit, "fused": fused}

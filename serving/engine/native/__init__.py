@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-FORMAT: Final = 2  # of programs and structs; a library of another is not used
+FORMAT: Final = 3  # of programs and structs; a library of another is not used
 SWITCH: Final = "ROOTSTOCK_NATIVE"  # "0" in this variable: do without; "avx2": no better than that
 NOTHING, NORM, GELU = range(3)
 _HERE: Final = Path(__file__).parent
@@ -37,17 +37,19 @@ Stage = _struct(
     n3="in_width out_width",
 )
 Pixels = _struct("Pixels", n1="samples height width patch", p1="pixels out scale shift")
+Attention = _struct("Attention", n1="samples tokens heads width queries", p1="qkv out", d1="scale")
 Heads = _struct("Heads", n1="samples features", p1="vectors weight bias labels start out")
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """The three calls of a library, for tokens of one type."""
+    """The calls of a library, for tokens of one type."""
 
     name: str
     dtype: torch.dtype
     stage: Any
     pixels: Any
+    attention: Any
     heads: Any
 
 
@@ -64,7 +66,7 @@ def load(dtype: torch.dtype) -> Kernel | None:
         if library.rootstock_native_format() != FORMAT:
             continue
         kind = _KINDS[dtype]
-        calls = [library[f"rootstock_stage_{kind}"], library[f"rootstock_pixels_{kind}"]]
+        calls = [library[f"rootstock_{c}_{kind}"] for c in ("stage", "pixels", "attention")]
         calls.append(library.rootstock_heads)
         for call in calls:
             call.restype = None

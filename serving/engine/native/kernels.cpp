@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <omp.h>
 #include <type_traits>
 #include <vector>
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
@@ -495,6 +496,118 @@ template <class E> void stage(const Stage& s) {
     }
 }
 
+// ---- attention: for one image and head at a time, keys and values packed like factors
+
+struct Attention {
+    int64_t samples, tokens, heads, width;  // width of one head
+    int64_t queries;                        // the first so many tokens ask
+    const void* in;                         // [samples, tokens, 3, heads, width]
+    void* out;                              // [samples, queries, heads, width]
+    double scale;
+};
+
+template <class E> struct Desk {
+    std::vector<E> keys, values, weights;
+    std::vector<float> scores;
+};
+
+inline float largest(vf x) {
+    float s = x[0];
+    for (int i = 1; i < LANES; i++) s = std::max(s, x[i]);
+    return s;
+}
+
+template <class E>
+void pack_keys(const E* k, int64_t stride, int tokens, int width, E* keys) {
+    constexpr int S = STEP<E>;
+    for (int n = 0; n < tokens; n++)  // [token / 16][width / S][16][S]
+        for (int d = 0; d < width; d += S)
+            std::memcpy(keys + (int64_t)(n / LANES) * LANES * width + d * LANES + (n % LANES) * S,
+                        k + n * stride + d, S * sizeof(E));
+}
+
+template <class E>
+void pack_values(const E* v, int64_t stride, int tokens, int width, E* values, int depth) {
+    for (int d = 0; d < width; d += LANES)  // [width / 16][token / S][16][S]
+        for (int n = 0; n < tokens; n += STEP<E>) {
+            E* to = values + (int64_t)d * depth + n * LANES;
+            if constexpr (STEP<E> == 2)
+                store_pairs(to, load(v + n * stride + d),
+                            n + 1 < tokens ? load(v + (n + 1) * stride + d) : vf{});
+            else
+                store(to, load(v + n * stride + d));
+        }
+}
+
+// Rows of scores into rows of exp(scale · (score - largest)); what their sums are.
+template <class E>
+void soften(const float* scores, E* weights, int rows, int tokens, int room, float scale, float* sums) {
+    for (int m = 0; m < rows; m++) {
+        const float* s = scores + (int64_t)m * room;
+        E* w = weights + (int64_t)m * room;
+        const int whole = tokens / LANES * LANES, left = tokens - whole;
+        vf top = splat(-INFINITY);
+        for (int j = 0; j < whole; j += LANES) {
+            const vf x = load(s + j);
+            top = x > top ? x : top;
+        }
+        float most = largest(top);
+        for (int j = whole; j < tokens; j++) most = std::max(most, s[j]);
+        vf sum{};
+        for (int j = 0; j < whole; j += LANES) {
+            const vf e = exponential((load(s + j) - most) * scale);
+            sum += e;
+            store(w + j, e);
+        }
+        if (left) {
+            vf e = exponential((load(s + whole) - most) * scale);
+            for (int i = left; i < LANES; i++) e[i] = 0;
+            sum += e;
+            store(w + whole, e);
+        }
+        sums[m] = total(sum);
+    }
+}
+
+template <class E> void attention(const Attention& a) {
+    const int n = (int)a.tokens, width = (int)a.width;
+    const int panels = (n + LANES - 1) / LANES, room = panels * LANES;
+    const int depth = (n + STEP<E> - 1) / STEP<E> * STEP<E>;
+    const int64_t stride = 3 * a.heads * width;
+    const int tiles = (int)((a.queries + TILE - 1) / TILE);
+    const int64_t pairs_of = a.samples * a.heads, threads = omp_get_max_threads();
+    // Few heads for many threads: several threads share one, and each packs its keys again.
+    const int64_t parts = threads == 1 ? 1 : std::clamp<int64_t>(4 * threads / pairs_of, 1, tiles);
+#pragma omp parallel for schedule(static)
+    for (int64_t w = 0; w < pairs_of * parts; w++) {
+        thread_local Desk<E> desk;
+        const int64_t b = w / parts / a.heads, h = w / parts % a.heads, part = w % parts;
+        const E* q = (const E*)a.in + b * n * stride + h * width;
+        const E* k = q + a.heads * width;
+        desk.keys.resize((size_t)room * width);
+        desk.values.resize((size_t)depth * width);
+        desk.weights.resize((size_t)TILE * room);
+        desk.scores.resize((size_t)TILE * room);
+        pack_keys(k, stride, n, width, desk.keys.data());
+        pack_values(k + a.heads * width, stride, n, width, desk.values.data(), depth);
+        for (int64_t tile = part * tiles / parts; tile < (part + 1) * tiles / parts; tile++) {
+            const int64_t first = tile * TILE;
+            const int rows = (int)std::min<int64_t>(TILE, a.queries - first);
+            float sums[TILE];
+            float* scores = desk.scores.data();
+            blocks(rows, panels, q + first * stride, stride, desk.keys.data(), width,
+                   [](int, int) { return vf{}; },
+                   [&](int m, int j, vf x) { store(scores + (int64_t)m * room + j * LANES, x); });
+            soften(scores, desk.weights.data(), rows, n, room, (float)a.scale, sums);
+            E* out = (E*)a.out + ((b * a.queries + first) * a.heads + h) * width;
+            const int64_t apart = a.heads * width;
+            blocks(rows, width / LANES, desk.weights.data(), room, desk.values.data(), depth,
+                   [](int, int) { return vf{}; },
+                   [&](int m, int j, vf x) { store(out + m * apart + j * LANES, x / sums[m]); });
+        }
+    }
+}
+
 // ---- pixels in, logits out
 
 struct Pixels {
@@ -567,7 +680,9 @@ extern "C" {
 void rootstock_pixels_fp32(const Pixels* s) { pixels<float>(*s); }
 void rootstock_pixels_bf16(const Pixels* s) { pixels<uint16_t>(*s); }
 void rootstock_heads(const Heads* s) { heads(*s); }
+void rootstock_attention_fp32(const Attention* s) { attention<float>(*s); }
+void rootstock_attention_bf16(const Attention* s) { attention<uint16_t>(*s); }
 void rootstock_stage_fp32(const Stage* s) { stage<float>(*s); }
 void rootstock_stage_bf16(const Stage* s) { stage<uint16_t>(*s); }
-int rootstock_native_format() { return 2; }
+int rootstock_native_format() { return 3; }
 }

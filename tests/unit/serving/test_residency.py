@@ -1,12 +1,11 @@
 """Residency: one load per digest, failures remembered, nothing evicted too early."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from adapters_store import artifact
 from adapters_store.adapter import Adapter
@@ -17,8 +16,17 @@ from adapters_store.errors import (
     TaskMismatchError,
 )
 from serving.engine.engine import Engine
+from serving.errors import ClosingError
 from serving.residency import Residency
 from serving.telemetry import Telemetry
+
+
+def until(condition, timeout_s=10.0):
+    """Wait for a condition; fails the test when it never comes."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.005)
 
 
 class Shelf:
@@ -41,6 +49,8 @@ class Shelf:
         self.fetched.append(digest)
         if self.away:
             raise StoreUnavailableError("memory://", "out of reach")
+        if digest not in self.blobs:
+            raise StoreUnavailableError("memory://", "it is missing")
         return self.blobs[digest]
 
 
@@ -61,11 +71,45 @@ def shelf():
 
 
 @pytest.fixture
-def residency(tiny, engine, shelf):
-    made = Residency(tiny, engine, shelf, Telemetry(task_labels_max=10), slots=2, host_bytes=2**30)
-    yield made
-    made.check()
-    made.close()
+def residency_of(tiny, engine, shelf):
+    """Makes residencies of two slots, with changes; in the end their books must hold."""
+    made: list[Residency] = []
+
+    def make(**changes) -> Residency:
+        how = {"slots": 2, "host_bytes": 2**30, **changes}
+        made.append(Residency(tiny, engine, shelf, Telemetry(task_labels_max=10), **how))
+        return made[-1]
+
+    yield make
+    for residency in made:
+        residency.check()
+        residency.close()
+        residency.check()
+
+
+@pytest.fixture
+def residency(residency_of):
+    return residency_of()
+
+
+@pytest.fixture
+def one(engine, artifacts):
+    """Bytes that one of the adapters takes."""
+    return engine.prepare(artifact.read(artifacts[0])).nbytes
+
+
+@pytest.fixture
+def never_quiet(monkeypatch):
+    """The engine is never idle for long enough, so that nothing is checked unasked."""
+    monkeypatch.setattr("serving.host_memory._CALM_S", 3600.0)
+
+
+def in_host_memory(residency) -> set[str]:
+    return set(residency._host._books.host)
+
+
+def unproven(residency) -> set[str]:
+    return set(residency._host._books.unproven)
 
 
 def test_many_who_ask_at_once_cause_one_fetch(residency, shelf, artifacts):
@@ -100,7 +144,7 @@ def test_an_adapter_that_does_nothing_it_promised_is_refused(residency, shelf, t
     assert residency.refused(digest)
 
 
-def test_an_unreachable_store_is_not_a_verdict(residency, shelf, artifacts, monkeypatch):
+def test_an_unreachable_store_is_not_a_verdict(residency, shelf, artifacts):
     digest = shelf.put(artifacts[0])
     shelf.away = True
     for _ in range(3):
@@ -110,10 +154,9 @@ def test_an_unreachable_store_is_not_a_verdict(residency, shelf, artifacts, monk
     assert not residency.refused(digest)
 
     shelf.away = False
-    monkeypatch.setattr("serving.residency._BACK_OFF_S", 0.0)
-    residency._retry_at.clear()
+    residency._host._books._put_off.clear()  # the time is over
 
-    assert residency.get(digest).result(10).manifest.task == "digits"
+    assert residency.get(digest).result(10).task == "digits"
 
 
 def test_published_bytes_are_kept_without_a_fetch(residency, shelf, artifacts):
@@ -123,6 +166,21 @@ def test_published_bytes_are_kept_without_a_fetch(residency, shelf, artifacts):
 
     residency.get(digest).result(0)
     assert shelf.fetched == []
+
+
+def test_published_bytes_do_not_depend_on_a_store_that_is_just_being_asked(
+    residency, shelf, artifacts
+):
+    digest = shelf.put(artifacts[0])
+    shelf.away = True
+    shelf.gate.clear()
+    asked = residency.get(digest)
+    with ThreadPoolExecutor(1) as pool:
+        published = pool.submit(residency.install, digest, artifacts[0], "digits")
+        shelf.gate.set()
+
+    assert published.result(10).task == "digits"
+    assert asked.done()
 
 
 def test_published_bytes_of_another_task_are_refused_every_time(residency, artifacts):
@@ -138,35 +196,234 @@ def test_refused_bytes_of_a_publish_leave_no_trace(residency):
     assert not residency.refused("0" * 64)
 
 
-def test_host_memory_keeps_its_budget(tiny, engine, shelf, artifacts):
+def test_host_memory_keeps_its_budget(residency_of, shelf, artifacts, one):
     digests = [shelf.put(a) for a in artifacts]
-    one = engine.prepare(artifact.read(artifacts[0])).nbytes
-    small = Residency(
-        tiny, engine, shelf, Telemetry(task_labels_max=10), slots=2, host_bytes=3 * one
-    )
+    small = residency_of(host_bytes=3 * one)
     for digest in digests:
         small.get(digest).result(10)
         small.check()
 
-    assert small.known() == 3
+    assert in_host_memory(small) == set(digests[3:])
     small.get(digests[0]).result(10)
     assert shelf.fetched.count(digests[0]) == 2
-    small.close()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=2), max_size=12))
-def test_any_history_of_batches_keeps_the_books(residency, shelf, artifacts, engine, batches):
-    digests = [shelf.put(a) for a in artifacts] + [shelf.put(b"bad")]
-    for picks in batches:
-        wanted = [digests[i] for i in picks]
-        placed = residency.slot(wanted)
-        for digest in wanted:
-            assert isinstance(placed[digest], ArtifactInvalidError) == (digest == digests[6])
-        residency.check()
-        residency.release([d for d in placed if d != digests[6]])
-        residency.check()
-    assert len(residency.resident()) <= 2
+def test_what_is_heavier_than_host_memory_answers_and_pushes_nobody_out(
+    residency_of, shelf, artifacts, tiny, make_adapter, one
+):
+    small = residency_of(host_bytes=2 * one)
+    known = shelf.put(artifacts[0])
+    small.get(known).result(10)
+    heavy = shelf.put(artifact.write(make_adapter(tiny, "lora", rank=16, labels=2)))
+
+    facts = small.get(heavy).result(10)
+    placed = small.slot([heavy])
+    small.check()
+    small.release([heavy])
+
+    assert placed[heavy].row is facts.prepared.row
+    assert in_host_memory(small) == {known}
+
+
+@pytest.mark.parametrize("trouble", ["damaged", "unknown", "idle"])
+def test_a_failing_adapter_pushes_nobody_out(
+    residency_of, shelf, artifacts, tiny, make_adapter, one, trouble
+):
+    small = residency_of(host_bytes=2 * one)
+    good = [shelf.put(a) for a in artifacts[:2]]
+    for digest in good:
+        small.get(digest).result(10)
+    held = make_adapter(tiny, "lora", rank=1, labels=2, seed=9)
+    other = {k: -v if "B_" in k else v for k, v in held.tensors.items()}
+    idle = artifact.write(Adapter(manifest=held.manifest, tensors=other))
+    bad = {"damaged": shelf.put(artifacts[2][:-1]), "unknown": "0" * 64, "idle": shelf.put(idle)}
+
+    with pytest.raises((ArtifactInvalidError, EffectFailedError, StoreUnavailableError)):
+        small.get(bad[trouble]).result(10)
+
+    assert in_host_memory(small) == set(good)
+
+
+def test_a_batch_waits_for_no_store_though_its_adapter_left_host_memory(
+    residency_of, shelf, artifacts, one
+):
+    small = residency_of(host_bytes=one)
+    first, second = (shelf.put(a) for a in artifacts[:2])
+    facts = small.get(first).result(10)  # a request holds it
+    small.get(second).result(10)
+    assert in_host_memory(small) == {second}
+    shelf.gate.clear()  # whoever asks the store would now hang
+
+    placed = small.slot([first])
+
+    assert placed[first].row is facts.prepared.row
+    small.release([first])
+    assert small.get(first).result(0) is facts, "and it comes back without a fetch"
+    shelf.gate.set()
+
+
+def test_what_nobody_holds_gets_no_slot_and_stops_no_neighbour(residency, shelf, artifacts):
+    absent, present = shelf.put(artifacts[0]), shelf.put(artifacts[1])
+    facts = residency.get(present).result(10)
+
+    placed = residency.slot([absent, present])
+
+    assert isinstance(placed[absent], LookupError)
+    assert placed[present].row is facts.prepared.row
+    residency.release([present])
+    assert shelf.fetched == [present]
+
+
+def test_an_adapter_that_passed_once_is_not_checked_again(
+    residency_of, shelf, artifacts, one, monkeypatch
+):
+    small = residency_of(host_bytes=one)
+    digests = [shelf.put(a) for a in artifacts[:2]]
+    for digest in digests:
+        small.get(digest).result(10)
+
+    def prove(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(small._host._loader, "prove", prove)
+
+    assert small.get(digests[0]).result(10).task == "digits"
+    assert shelf.fetched == [*digests, digests[0]]
+
+
+def test_prefetching_ends_where_memory_does_and_pushes_nobody_out(
+    residency_of, shelf, artifacts, one, never_quiet
+):
+    small = residency_of(host_bytes=3 * one)
+    asked = shelf.put(artifacts[5])
+    small.get(asked).result(10)
+    others = [shelf.put(a) for a in artifacts[:5]]
+
+    small.prefetch(others)
+    until(lambda: not small._host._books._wished and len(in_host_memory(small)) == 3)
+
+    assert len(in_host_memory(small)) == 3
+    assert asked in in_host_memory(small)
+    assert len(shelf.fetched) < 6, "what cannot be kept is not fetched"
+
+
+def test_what_is_asked_for_is_loaded_before_what_is_only_prefetched(
+    residency, shelf, artifacts, never_quiet
+):
+    digests = [shelf.put(a) for a in artifacts]
+    shelf.gate.clear()
+    residency.prefetch(digests)
+    future = residency.get(digests[-1])
+    shelf.gate.set()
+    future.result(10)
+
+    assert digests[-1] in shelf.fetched[:3], "two were on their way already"
+    until(lambda: len(in_host_memory(residency)) == 6)
+    assert len(shelf.fetched) == 6
+
+
+def test_what_is_prefetched_answers_only_after_its_check(residency, shelf, artifacts, never_quiet):
+    digest = shelf.put(artifacts[0])
+    residency.prefetch([digest])
+    until(lambda: unproven(residency) == {digest})
+    assert isinstance(residency.slot([digest])[digest], LookupError)
+    residency.release([])
+
+    facts = residency.get(digest).result(10)
+
+    assert unproven(residency) == set()
+    assert residency.slot([digest])[digest].row is facts.prepared.row
+    residency.release([digest])
+    assert shelf.fetched == [digest]
+
+
+def test_what_was_prefetched_is_checked_when_nothing_else_is_to_do(
+    residency, shelf, artifacts, tiny, make_adapter
+):
+    good = make_adapter(tiny, "lora", rank=1, labels=2, seed=9)
+    other = {k: -v if "B_" in k else v for k, v in good.tensors.items()}
+    idle = shelf.put(artifact.write(Adapter(manifest=good.manifest, tensors=other)))
+    digests = {shelf.put(a) for a in artifacts}
+
+    residency.prefetch([*digests, idle])
+    until(lambda: residency.refused(idle) and not unproven(residency))
+
+    assert in_host_memory(residency) == digests
+    assert residency.refusals() == {idle}
+
+
+def test_a_check_that_somebody_waits_for_does_not_wait_for_a_quiet_moment(
+    residency, shelf, artifacts
+):
+    digest = shelf.put(artifacts[0])
+    residency.slot([])  # a batch runs, and does not end
+    residency.prefetch([digest])
+    until(lambda: digest in unproven(residency) and digest in residency._host._loading)
+
+    assert residency.get(digest).result(10).task == "digits"
+    residency.release([])
+
+
+def test_a_release_that_is_forgotten_while_it_loads_does_not_stay(residency, shelf, artifacts):
+    digest = shelf.put(artifacts[0])
+    shelf.gate.clear()
+    future = residency.get(digest)
+    residency.forget([digest])
+    shelf.gate.set()
+
+    assert future.result(10).task == "digits", "whoever asked still gets it"
+    assert residency.known() == 0
+
+
+def test_a_release_that_is_wanted_again_while_it_loads_stays(residency, shelf, artifacts):
+    digest = shelf.put(artifacts[0])
+    shelf.gate.clear()
+    residency.get(digest)
+    residency.forget([digest])
+    future = residency.get(digest)
+    shelf.gate.set()
+
+    future.result(10)
+    assert in_host_memory(residency) == {digest}
+    assert shelf.fetched == [digest]
+
+
+def test_what_is_forgotten_leaves_its_slot_unless_a_batch_runs(residency, shelf, artifacts):
+    digests = [shelf.put(a) for a in artifacts[:2]]
+    held = [residency.get(d).result(10) for d in digests]
+    for digest in digests:
+        residency.slot([digest])
+    residency.release(digests[:1])
+
+    residency.forget(digests)
+
+    assert residency.resident() == (held[1].digest,)
+    residency.release(digests[1:])
+
+
+def test_slots_keep_their_budget_of_bytes_once_their_batch_has_run(
+    residency_of, shelf, artifacts, one
+):
+    small = residency_of(slots=6, slot_bytes=2 * one)
+    digests = [shelf.put(a) for a in artifacts]
+    held = [small.get(d).result(10) for d in digests]
+
+    placed = small.slot(digests)
+    assert all(placed[f.digest].row is f.prepared.row for f in held), "one batch may take more"
+    small.check()
+    small.release(digests)
+
+    assert small.resident() == tuple(digests[-2:])
+
+
+def test_a_load_that_is_not_begun_when_the_server_stops_ends_for_those_who_wait(
+    residency_of, shelf, artifacts
+):
+    closing = residency_of()
+    closing.close()
+
+    with pytest.raises(ClosingError):
+        closing.get(shelf.put(artifacts[0])).result(10)
 
 
 def test_a_slot_holds_what_was_loaded(residency, shelf, artifacts, engine):
@@ -174,10 +431,12 @@ def test_a_slot_holds_what_was_loaded(residency, shelf, artifacts, engine):
     pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), np.uint8)
     alone = [engine.prepare(artifact.read(a)) for a in artifacts[:2]]
     wanted = engine.run(pictures, alone)
+    held = [residency.get(d).result(10) for d in digests]
 
     placed = residency.slot(digests)
     got = engine.run(pictures, [placed[d] for d in digests])
     residency.release(digests)
+    assert len(held) == 2
 
     for a, b in zip(got, wanted, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -190,7 +449,7 @@ def test_one_who_gives_up_does_not_end_a_load_that_others_wait_for(residency, sh
     assert not first.cancel()
     shelf.gate.set()
 
-    assert second.result(10).manifest.task == "digits"
+    assert second.result(10).task == "digits"
 
 
 def test_damaged_bytes_are_served_again_once_they_are_whole(residency, shelf, artifacts):
@@ -203,12 +462,12 @@ def test_damaged_bytes_are_served_again_once_they_are_whole(residency, shelf, ar
     residency.install(digest, artifacts[0], "digits")
 
     assert not residency.refused(digest)
-    assert residency.get(digest).result(0).manifest.task == "digits"
+    assert residency.get(digest).result(0).task == "digits"
 
 
 def test_any_trouble_with_one_adapter_stays_its_own(residency, shelf, artifacts, monkeypatch):
     good, bad = shelf.put(artifacts[0]), shelf.put(artifacts[1])
-    residency.get(bad).result(10)
+    held = [residency.get(d).result(10) for d in (good, bad)]
     real = residency._place
 
     def place(digest):
@@ -220,4 +479,24 @@ def test_any_trouble_with_one_adapter_stays_its_own(residency, shelf, artifacts,
     placed = residency.slot([good, bad])
 
     assert isinstance(placed[bad], MemoryError)
+    assert placed[good].row is held[0].prepared.row
     residency.release([good])
+
+
+def test_a_replica_that_can_keep_nothing_still_answers_everything(replica_of, publish, http, png):
+    """Every request holds what it got until its batch has run."""
+    for i in range(4):
+        publish(f"task-{i}", seed=i)
+    replica = replica_of(host_bytes=1)
+    client = http(replica)
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(
+            pool.map(
+                lambda i: client.post(f"/v1/tasks/task-{i % 4}:predict", content=png), range(12)
+            )
+        )
+
+    assert [a.status_code for a in answers] == [200] * 12
+    assert replica.residency.known() == 0
+    replica.residency.check()

@@ -77,6 +77,42 @@ def test_a_release_that_fails_with_none_before_it_is_said(replica_of, broken, ht
     assert answer.json()["code"] == "release_failed"
 
 
+def test_a_release_that_fails_leaves_one_answering_that_nobody_had_asked_for(
+    replica_of, publish, broken, http, png
+):
+    publish("digits")
+    replica = replica_of()
+
+    broken()
+    until(lambda: replica.generation == 2)
+
+    answer = http(replica).post("/v1/tasks/digits:predict", content=png)
+    assert (answer.status_code, answer.json()["release"]) == (200, 1)
+
+
+def test_many_new_tasks_do_not_hold_up_a_view(replica_of, publish, monkeypatch):
+    """What nothing answered for until now need not be loaded before it can be asked for."""
+    replica = replica_of(poll_s=3600)
+    monkeypatch.setattr("serving.host_memory._CALM_S", 3600.0)
+    for i in range(5):
+        publish(f"task-{i}", seed=i)
+    expected = []
+    monkeypatch.setattr(replica.residency, "expect", expected.append)
+
+    assert replica.follower.catch_up() == 5
+    assert expected == []
+    until(lambda: replica.residency.known() == 5)
+
+
+def test_an_alias_causes_no_check_of_what_was_active_already(replica_of, publish, store):
+    publish("digits")
+    replica = replica_of(poll_s=3600)
+    store.alias("digits", "stable", 1, by="test")
+    replica.follower.catch_up()
+
+    assert dict(replica.follower.view.verified) == {}
+
+
 def test_an_unreachable_store_stops_nothing_that_is_loaded(
     replica_of, publish, http, png, monkeypatch
 ):
@@ -143,7 +179,7 @@ def test_a_release_that_cannot_be_fetched_leaves_the_one_before_answering(
     def away(digest):
         raise StoreUnavailableError("s3://somewhere", "no route")
 
-    monkeypatch.setattr(replica.residency, "_fetch", away)
+    monkeypatch.setattr(replica.residency._host._loader, "_fetch", away)
     publish("digits", seed=1)
     until(lambda: replica.generation == 2)
 
@@ -178,7 +214,7 @@ def test_releases_that_are_left_behind_leave_memory(replica_of, publish, store):
     replica.follower.catch_up()
 
     releases = replica.follower.view.catalog.tasks["digits"].releases
-    kept = {r.number for r in releases if r.digest in replica.residency._host}
+    kept = {r.number for r in releases if r.digest in replica.residency._host._books.host}
     assert kept == {2, 6, 9, 10, 11, 12}
     replica.residency.check()
 
@@ -208,4 +244,4 @@ def test_bytes_that_come_back_as_another_release_stay(replica_of, publish, store
     store.alias("digits", "stable", 7, by="test")
     replica.follower.catch_up()
 
-    assert artifact.digest(data) in replica.residency._host
+    assert artifact.digest(data) in replica.residency._host._books.host
