@@ -255,6 +255,7 @@ class Replica:
             self.hot.close()
         self.batcher.close()
         self.residency.close()
+        self.engine.close()
         for pool in (self._decoders, self._waiters, self._writers):
             pool.shutdown(wait=True, cancel_futures=True)
 

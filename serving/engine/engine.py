@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 import torch
@@ -98,6 +98,7 @@ class Engine:
         self._nothing = self._compile(Layout((), 0))
         threads = self.threads if self.kernel else 1
         self.form = Form(attention=OWN) if banked else usual(threads, self._attentions()[0])
+        self._lanes: WeakSet[Lane] = WeakSet()
         self.run = self.lane()
 
     def _native(self) -> native.Kernel | None:
@@ -144,7 +145,14 @@ class Engine:
 
     def lane(self) -> "Lane":
         """Another forward over the same weights, for another thread."""
-        return Lane(self._forward, self.form, self.threads)
+        lane = Lane(self._forward, self.form, self.threads)
+        self._lanes.add(lane)
+        return lane
+
+    def close(self) -> None:
+        """End the threads of every lane."""
+        for lane in list(self._lanes):
+            lane.close()
 
     def _forward(self, net: nn.Module | None, attention: str) -> Forward:
         net, targets = self._net if net is None else net, list(self._sizes)
@@ -277,6 +285,10 @@ class Lane:
             for i, row in zip(piece, logits, strict=True):
                 answers[i] = row
         return answers
+
+    def close(self) -> None:
+        """End its threads; a closed lane computes nothing more."""
+        self._pool.shutdown(wait=True)
 
     def _use_all_threads(self) -> None:
         """Torch counts threads per calling thread; the pool's have told it 1."""

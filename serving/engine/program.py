@@ -161,7 +161,6 @@ class _Packer:
 
     def weights(self, mix: Place, rank: int, width: int) -> int:
         """Mix [k, p, q] as [p, q, width]: every number once for each of its branch's codes."""
-
         _, p, q = mix.shape
         blocks = _up_to(q, self.step)
 

@@ -71,6 +71,32 @@ def test_the_kernel_gives_what_torch_gives(device, exact, rank, inputs, outputs,
     )
 
 
+@pytest.mark.parametrize("processor", [80, 90])
+@pytest.mark.parametrize(("rank", "block"), [(16, 64), (64, 64), (128, 32)])
+def test_the_kernel_compiles_for_gpus_that_are_not_here(
+    processor, rank, block, monkeypatch, tmp_path
+):
+    pytest.importorskip("triton")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")  # unset, it warns
+    monkeypatch.delitem(sys.modules, "serving.engine.grouped_kernel", raising=False)
+    from triton import compile as build
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from serving.engine.grouped_kernel import grouped as kernel
+
+    sizes = {"T": block, "R": rank, "K": block, "O": block}
+    kinds = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(sizes, "constexpr")
+    kinds |= dict.fromkeys(("x", "y", "rows"), "*bf16") | {"index": "*i64"}
+
+    built = build(ASTSource(kernel, kinds, sizes), target=GPUTarget("cuda", processor, 32))
+    monkeypatch.delitem(sys.modules, "serving.engine.grouped_kernel")
+
+    assert "mma" in built.asm["ptx"]  # products are done by matrix units
+
+
 def test_only_plain_factors_of_its_ranks_are_taken(monkeypatch):
     done = []
     monkeypatch.setattr(grouped, "launch", lambda *args: done.append(args))

@@ -128,6 +128,39 @@ def test_gelu_holds_at_the_ends_of_the_range():
     torch.testing.assert_close(x, wanted, rtol=1e-5, atol=3e-6)
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    samples=st.integers(1, 3),
+    tokens=st.integers(1, 40),
+    heads=st.integers(1, 3),
+    lanes=st.integers(1, 4),
+    asked=st.integers(1, 40),
+    seed=st.integers(0, 2**31),
+)
+def test_attention_is_what_torch_gives(samples, tokens, heads, lanes, asked, seed):
+    rng = torch.Generator().manual_seed(seed)
+    width, asked = 16 * lanes, min(asked, tokens)
+    for dtype, bound in ((torch.float32, 1e-4), (torch.bfloat16, 0.05)):
+        qkv = 3 * torch.randn(samples, tokens, 3, heads, width, generator=rng).to(dtype)
+        q, k, v = qkv.float().permute(2, 0, 3, 1, 4).unbind(0)
+        wanted = F.scaled_dot_product_attention(q, k, v)[:, :, :asked].transpose(1, 2).flatten(2)
+
+        got = Batch(native.load(dtype)).attention(qkv.flatten(2), heads, width**-0.5, asked)
+
+        torch.testing.assert_close(got.float(), wanted, rtol=0, atol=bound)
+
+
+def test_attention_holds_where_one_score_outweighs_all_others():
+    qkv = torch.zeros(1, 5, 3, 1, 16)
+    qkv[0, :, :2] = 100.0 * torch.arange(5).view(5, 1, 1, 1)
+    qkv[0, :, 2] = torch.arange(5.0).view(5, 1, 1)
+
+    got = Batch(native.load(torch.float32)).attention(qkv.flatten(2), 1, 1.0, 5)
+
+    torch.testing.assert_close(got[0, 1:], torch.full((4, 16), 4.0))
+    torch.testing.assert_close(got[0, 0], torch.full((16,), 2.0))
+
+
 def test_pixels_become_patches_as_a_convolution_reads_them():
     kernel = native.load(torch.float32)
     images = torch.randint(0, 256, (2, 3, 24, 40), dtype=torch.uint8)
