@@ -19,6 +19,7 @@ from serving.books import Books
 from serving.errors import ClosingError
 from serving.loading import Facts, Loader
 from serving.loads import Haste, Load, broken, done
+from serving.memory import Tidier
 from serving.quiet import Quiet
 from serving.telemetry import Telemetry
 
@@ -48,6 +49,7 @@ class HostMemory:
         self._books = Books(host_bytes)
         self._loading: dict[str, Load] = {}
         self._checks_unasked = False  # one at a time
+        self._tidier = Tidier()
         self._background = Background(self._chore, _BACKGROUND)
         self._pools = {
             haste: ThreadPoolExecutor(count, f"rootstock-load-{haste.name.lower()}")
@@ -139,9 +141,8 @@ class HostMemory:
         with self._lock:
             for digest in digests:
                 if load := self._loading.get(digest):
-                    load.forgotten = True
-                else:
-                    self._books.forget(digest)
+                    load.forgotten = True  # may be waiting for a calm moment to be proven
+                self._books.forget(digest)
             self._show()
 
     def known(self) -> int:
@@ -229,6 +230,7 @@ class HostMemory:
                 return None
         if facts is None or promise is None:
             facts, promise = self._loader.bring(digest, data)
+            self._tidier.loaded()
         with self._lock:
             if load.haste == Haste.BRING:
                 del self._loading[digest]

@@ -211,7 +211,7 @@ class Hot:
         Raises:
             EffectFailedError: it does not.
         """
-        mixed, dtype = self._engine.prepare(adapter).to(self._engine.device), self._engine.dtype
+        mixed, dtype = self._engine.place(self._engine.prepare(adapter)), self._engine.dtype
         count = len(self._pictures)
         wanted = np.stack(self._lane(self._pictures, [mixed] * count))
         given = np.stack(self._lane(self._pictures, [folded] * count))

@@ -95,7 +95,7 @@ class Loader:
         Raises:
             EffectFailedError: it does not do what its manifest says.
         """
-        placed = facts.prepared.to(self._engine.device)
+        placed = self._engine.place(facts.prepared)
         size = len(self._pictures) if pause is None else 1
         answers: list[NDArray[np.float32]] = []
         for start in range(0, len(self._pictures), size):

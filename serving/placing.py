@@ -50,7 +50,7 @@ class Placing:
         """
         # Ready on the device before anything has to leave, and verified there once.
         prepared = facts.prepared
-        placed = prepared.to(self._engine.device)
+        placed = self._engine.place(prepared)
         if placed.row.device != prepared.row.device and placed.checksum() != prepared.checksum():
             raise EffectFailedError(facts.task, ("its copy on the device differs",))
         with self._lock:

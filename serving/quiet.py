@@ -17,7 +17,7 @@ class Quiet:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._busy = 0
-        self._since = float("-inf")  # when the last of it ended
+        self._since = time.monotonic()  # when the last of it ended
 
     def begin(self, count: int = 1) -> None:
         """So many more things that somebody waits for."""

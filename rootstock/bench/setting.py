@@ -76,7 +76,7 @@ class Setting:
 
     def placed(self, adapter: Adapter) -> Prepared:
         """The adapter as it lies in a slot."""
-        return self.engine.prepare(adapter).to(self.engine.device)
+        return self.engine.place(self.engine.prepare(adapter))
 
     def row(
         self,

@@ -242,7 +242,7 @@ class _Program:
                 continue
             for i, op in enumerate(ops):
                 if isinstance(op, KroneckerAt):
-                    self._mix(op, source.at, source.apart, add=i > 0)
+                    self._mix(op, source.at, source.apart, add=i > 0, last=i + 1 == len(ops))
                 else:
                     self._product(op, source.at, add=i > 0)
         return sources, end
@@ -343,12 +343,13 @@ class _Program:
         n = _up_to(_rows(op.core), LANES)
         self._code(None, [(op.core, 0)], at, n, add=add, source=raw)
 
-    def _mix(self, op: KroneckerAt, at: int, width: int, *, add: bool) -> None:
+    def _mix(self, op: KroneckerAt, at: int, width: int, *, add: bool, last: bool) -> None:
         """Codes of one Kronecker product: block by block, then mixed."""
         _, p, q = op.mix.shape
         raw = self._raw(op, width)
         offset = self.packer.weights(op.mix, op.down.shape[1], width)
-        self.instructions.append((_MIX, p, q, width, raw, width, at, width, offset, int(add)))
+        flags = int(add), int(not last)
+        self.instructions.append((_MIX, p, q, width, raw, width, at, width, offset, *flags))
 
     def _raw(self, op: KroneckerAt, width: int) -> int:
         """The codes of the input's blocks; operators that share `down` share them."""
@@ -359,7 +360,8 @@ class _Program:
             if kind == _CODE and where == offset and src == start:
                 return dst
         at = self._room(_up_to(q, self.packer.step) * width)
-        self.instructions.append((_CODE, q, inner, width, start, inner, at, width, offset))
+        place = (start, inner, at, width, offset)
+        self.instructions.append((_CODE, q, inner, width, *place, 0, 0, 1))
         return at
 
 

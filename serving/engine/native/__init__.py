@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-FORMAT: Final = 3  # of programs and structs; a library of another is not used
+FORMAT: Final = 4  # of programs and structs; a library of another is not used
 SWITCH: Final = "ROOTSTOCK_NATIVE"  # "0" in this variable: do without; "avx2": no better than that
 NOTHING, NORM, GELU = range(3)
 _HERE: Final = Path(__file__).parent

@@ -41,8 +41,14 @@ struct Instruction {
     int32_t dst, dst_step;     // where it is written
     int32_t offset;            // of its factor
     int32_t add;               // 1: to what is there
-    int32_t from_code;         // CODE reads codes, not tokens
-    int32_t terms;             // UP: offset + 1 of scales and shifts of its outputs, or 0
+    union {
+        int32_t from_code;     // CODE reads codes, not tokens
+        int32_t added_to;      // MIX: another will add to it
+    };
+    union {
+        int32_t terms;         // UP: offset + 1 of scales and shifts of its outputs, or 0
+        int32_t paired;        // CODE: for MIX
+    };
 };
 
 struct Program {
@@ -151,7 +157,7 @@ inline void multiply(vf (&acc)[M][V], const E* tokens, int64_t stride, const E* 
     for (int i = 0; i < k; i += STEP<E>) {
 #pragma GCC unroll 16
         for (int m = 0; m < M; m++)
-#pragma GCC unroll 2
+#pragma GCC unroll 3
             for (int v = 0; v < V; v++)
                 acc[m][v] = product(acc[m][v], tokens + m * stride + i, factor + v * panel + i * LANES);
     }
@@ -163,12 +169,12 @@ inline void block(const E* tokens, int64_t stride, const E* factor, int k, From 
     vf acc[M][V];
 #pragma GCC unroll 16
     for (int m = 0; m < M; m++)
-#pragma GCC unroll 2
+#pragma GCC unroll 3
         for (int v = 0; v < V; v++) acc[m][v] = from(m, v);
     multiply<M, V>(acc, tokens, stride, factor, k);
 #pragma GCC unroll 16
     for (int m = 0; m < M; m++)
-#pragma GCC unroll 2
+#pragma GCC unroll 3
         for (int v = 0; v < V; v++) to(m, v, acc[m][v]);
 }
 
@@ -185,34 +191,31 @@ template <class Go> inline void rest(int rows, Go&& go) {
     }
 }
 
+template <int V, int MOST, class E, class From, class To>
+inline void panel(int rows, int j, const E* tokens, int64_t stride, const E* factor, int k, From from,
+                  To to) {
+    int m = 0;
+    auto go = [&]<int M>() {
+        block<M, V>(tokens + m * stride, stride, factor + (int64_t)j * k * LANES, k,
+                    [&](int a, int v) { return from(m + a, j + v); },
+                    [&](int a, int v, vf x) { to(m + a, j + v, x); });
+        m += M;
+    };
+    if constexpr (MOST == 16)
+        while (rows - m >= 16) go.template operator()<16>();
+    while (rows - m >= 8) go.template operator()<8>();
+    rest(rows - m, go);
+}
+
+// Enough sums at a time to hide how long a product takes, and few enough for the registers.
 template <class E, class From, class To>
 inline void blocks(int rows, int panels, const E* tokens, int64_t stride, const E* factor, int k,
                    From from, To to) {
-    const int64_t panel = (int64_t)k * LANES;
     int j = 0;
-    for (; j + 2 <= panels; j += 2) {
-        int m = 0;
-        auto go = [&]<int M>() {
-            block<M, 2>(tokens + m * stride, stride, factor + j * panel, k,
-                        [&](int a, int v) { return from(m + a, j + v); },
-                        [&](int a, int v, vf x) { to(m + a, j + v, x); });
-            m += M;
-        };
-        while (rows - m >= 8) go.template operator()<8>();
-        rest(rows - m, go);
-    }
-    if (j < panels) {
-        int m = 0;
-        auto go = [&]<int M>() {
-            block<M, 1>(tokens + m * stride, stride, factor + j * panel, k,
-                        [&](int a, int) { return from(m + a, j); },
-                        [&](int a, int, vf x) { to(m + a, j, x); });
-            m += M;
-        };
-        while (rows - m >= 16) go.template operator()<16>();
-        if (rows - m >= 8) go.template operator()<8>();
-        rest(rows - m, go);
-    }
+    for (; WIDE && panels - j >= 3 && panels - j != 4; j += 3)
+        panel<3, 8>(rows, j, tokens, stride, factor, k, from, to);
+    for (; panels - j >= 2; j += 2) panel<2, 8>(rows, j, tokens, stride, factor, k, from, to);
+    if (j < panels) panel<1, 16>(rows, j, tokens, stride, factor, k, from, to);
 }
 
 // ---- one program on one tile
@@ -237,7 +240,7 @@ void code(const Instruction& a, const char* row, const E* tokens, int64_t stride
         E* c = codes + a.dst + rep * a.dst_step;
         auto to = [&](int m, int j, vf x) {
             store(s + (int64_t)m * width + j * LANES, x);
-            store(c + (int64_t)m * width + j * LANES, x);
+            if (!a.paired) store(c + (int64_t)m * width + j * LANES, x);
         };
         const E* from = source + a.src + rep * a.src_step;
         if (a.add)
@@ -247,7 +250,7 @@ void code(const Instruction& a, const char* row, const E* tokens, int64_t stride
             blocks(rows, a.n / LANES, from, apart, factor, a.k, [](int, int) { return vf{}; }, to);
     }
     if constexpr (STEP<E> == 2) {
-        if (a.reps == 1) return;
+        if (!a.paired) return;
         // Codes of blocks that MIX adds up: of two blocks side by side, lane by lane.
         for (int m = 0; m < rows; m++)
             for (int q = 0; q < a.reps; q += 2)
@@ -281,7 +284,7 @@ void mix_some(const Instruction& a, const E* weights, float* sums, E* codes, int
             }
 #pragma GCC unroll 16
             for (int m = 0; m < M; m++) {
-                store(sums + (int64_t)m * width + out, acc[m]);
+                if (a.added_to) store(sums + (int64_t)m * width + out, acc[m]);
                 store(codes + (int64_t)m * width + out, acc[m]);
             }
         }
@@ -307,28 +310,18 @@ void up(const Instruction& a, const char* row, E* out, int64_t stride, int rows,
     const int whole = a.n / LANES, left = a.n % LANES;
     const float* scales = TERMS ? (const float*)(row + a.terms - 1) : nullptr;
     const float* shifts = TERMS ? scales + a.reps * a.n : nullptr;
+    const auto get = [&](auto* p, int j) { return j < whole ? load(p) : load_some(p, left); };
     for (int rep = 0; rep < a.reps; rep++) {
         E* y = out + a.dst + rep * a.dst_step;
-        const E* from = codes + a.src + rep * a.src_step;
         const int at = rep * a.n;
-        blocks(rows, whole, from, width, factor, a.k,
-               [&](int m, int j) { return load(y + m * stride + j * LANES); },
+        blocks(rows, whole + (left > 0), codes + a.src + rep * a.src_step, width, factor, a.k,
+               [&](int m, int j) { return get(y + m * stride + j * LANES, j); },
                [&](int m, int j, vf x) {
                    if constexpr (TERMS)
-                       x = x * load(scales + at + j * LANES) + load(shifts + at + j * LANES);
-                   store(y + m * stride + j * LANES, x);
+                       x = x * get(scales + at + j * LANES, j) + get(shifts + at + j * LANES, j);
+                   if (j < whole) store(y + m * stride + j * LANES, x);
+                   else store_some(y + m * stride + j * LANES, x, left);
                });
-        if (left) {
-            const int edge = whole * LANES;
-            blocks(rows, 1, from, width, factor + (int64_t)edge * a.k, a.k,
-                   [&](int m, int) { return load_some(y + edge + m * stride, left); },
-                   [&](int m, int, vf x) {
-                       if constexpr (TERMS)
-                           x = x * load_some(scales + at + edge, left) +
-                               load_some(shifts + at + edge, left);
-                       store_some(y + edge + m * stride, x, left);
-                   });
-        }
     }
 }
 
@@ -684,5 +677,5 @@ void rootstock_attention_fp32(const Attention* s) { attention<float>(*s); }
 void rootstock_attention_bf16(const Attention* s) { attention<uint16_t>(*s); }
 void rootstock_stage_fp32(const Stage* s) { stage<float>(*s); }
 void rootstock_stage_bf16(const Stage* s) { stage<uint16_t>(*s); }
-int rootstock_native_format() { return 3; }
+int rootstock_native_format() { return 4; }
 }
