@@ -70,6 +70,8 @@ class Batch:
         """
         samples, tokens, width = x.shape
         out = x if out is None else out
+        given = (x, out) if stream is None else (x, out, stream)
+        assert all(t.is_contiguous() and t.dtype == self.kernel.dtype for t in given)
         stage = Stage(samples=samples, tokens=tokens, width=width, between=between)
         stage.x, stage.out = x.data_ptr(), out.data_ptr()
         if stream is not None:

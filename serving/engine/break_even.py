@@ -5,18 +5,14 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-import torch
 
-from adapters_store.adapter import HEAD_BIAS, HEAD_WEIGHT, Adapter
-from adapters_store.manifest import Manifest, Provenance
-from adapters_store.methods.table import METHODS, fits, parse_options
-from adapters_store.spec import BackboneSpec
+from adapters_store.adapter import Adapter
 from serving.engine.engine import Engine
 from serving.engine.merged import Folded
 from serving.engine.prepared import Prepared
+from serving.engine.stand_in import stand_in
 from serving.gain import Gain
 
-_USUAL: Final = ("lora", "alore", "ssf")  # the first that is offered stands for all
 _RUNS: Final = 7
 
 
@@ -56,27 +52,6 @@ def measure(
         if size >= batch_max or time.perf_counter() - began + expected > limit_s:
             return Gain(mixed=tuple(curves[0]), merged=tuple(curves[1]))
         size = following
-
-
-def stand_in(spec: BackboneSpec) -> Adapter:
-    """A fresh adapter of a usual method: it changes nothing, and costs what a trained one costs."""
-    name = next(n for n in (*_USUAL, *METHODS) if fits(n, parse_options(n, {}), spec))
-    options = parse_options(name, {})
-    with torch.random.fork_rng(devices=()):
-        module = METHODS[name].module(options, spec, dropout=0.0)
-    tensors = {k: v.numpy() for k, v in module.export().items()}
-    tensors[HEAD_WEIGHT] = np.zeros((2, spec.features), dtype=np.float32)
-    tensors[HEAD_BIAS] = np.zeros(2, dtype=np.float32)
-    manifest = Manifest(
-        task="break-even",
-        method=name,
-        options=options.model_dump(mode="json"),
-        backbone=spec.ref,
-        preprocess=spec.preprocess(),
-        labels=("one", "other"),
-        provenance=Provenance(seed=0),
-    )
-    return Adapter(manifest=manifest, tensors=tensors)
 
 
 def _seconds(engine: Engine, pixels: np.ndarray, how: Sequence[Prepared | Folded]) -> float:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakKeyDictionary, WeakSet
@@ -28,6 +28,7 @@ from serving.engine.layout import Layout, flatten
 from serving.engine.merged import Folded, fold
 from serving.engine.prepared import Prepared
 from serving.engine.program import Programs, compile_layout
+from serving.engine.stand_in import EVERYWHERE, stand_in
 from serving.engine.trunk import ATTENTION, fits, leads
 
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -104,7 +105,9 @@ class Engine:
     def _native(self) -> native.Kernel | None:
         """The kernel, where there is one and it can do every target of this network."""
         odd = any(t.inputs % 2 for t in self.spec.targets)
-        if self._banks is not None or (odd and self.dtype == torch.bfloat16):
+        if self._banks is not None or self.device.type != "cpu":
+            return None
+        if odd and self.dtype == torch.bfloat16:
             return None
         return native.load(self.dtype)
 
@@ -176,17 +179,20 @@ class Engine:
         ).to(self.device)
 
     def calibrate(self, batch_max: int, runs: int = 2) -> CostCurve:
-        """Choose the fastest form, then measure the cost curve; all on the bare backbone.
+        """Choose the fastest form, then measure the cost curve of the bare backbone.
 
-        Sizes double up to `batch_max`. The attention's form is chosen first, then the pieces.
+        Sizes double up to `batch_max`. The attention's form is chosen first, then the pieces: by
+        an adapter with operators at every linear, since these pass over all activations, and small
+        pieces are still in the cache then.
         """
         if self._banks is None:
             self._time(self.run, 1)
             wanted = int(_TURN_S / self._time(self.run, 1))  # slow networks tell forms apart early
             few = min(batch_max, _SAMPLES, max(wanted, 2 * self.threads))
             attention = self._fastest(attentions(self.form, self._attentions()), few, runs)
+            heavy = self.place(self.prepare(stand_in(self.spec, EVERYWHERE)))
             forms = candidates(self.threads, few, attention.attention)
-            self.form = self._fastest(forms, few, runs)
+            self.form = self._fastest(forms, few, runs, heavy)
             self.run = self.lane()
         else:
             self._ranks = self._worthwhile(batch_max)
@@ -208,7 +214,9 @@ class Engine:
         tokens = (self.spec.input_size[0] // 16) * (self.spec.input_size[1] // 16)
         return worthwhile(self.device, self.dtype, widths[len(widths) // 2], tokens, samples)
 
-    def _fastest(self, forms: Sequence[Form], samples: int, runs: int) -> Form:
+    def _fastest(
+        self, forms: Sequence[Form], samples: int, runs: int, adapter: Prepared | None = None
+    ) -> Form:
         """The least of several turns counts: whatever else runs here can only add to a time."""
         if len(forms) == 1:
             return forms[0]
@@ -216,16 +224,17 @@ class Engine:
         least = dict.fromkeys(forms, float("inf"))
         for turn in range(runs + 1):
             for form, lane in lanes.items():
-                took = self._time(lane, 1 if turn == 0 else samples)  # the first warms up
+                some = samples if turn else 1  # the first turn warms up
+                took = self._time(lane, some, adapter)
                 least[form] = min(least[form], took) if turn else float("inf")
         return min(forms, key=lambda form: least[form])
 
     def _attentions(self) -> list[str]:
         return list(ATTENTION) if self.kernel is not None and fits(self._net) else [OWN]
 
-    def _time(self, lane: "Lane", samples: int) -> float:
+    def _time(self, lane: "Lane", samples: int, adapter: Prepared | None = None) -> float:
         pixels = np.zeros((samples, 3, *self.spec.input_size), dtype=np.uint8)
-        adapters = [self.identity()] * samples
+        adapters = [adapter or self.identity()] * samples
         began = time.perf_counter()
         lane(pixels, adapters)
         return time.perf_counter() - began
@@ -276,7 +285,9 @@ class Lane:
                 self._idle.append(desk)
 
         if self._form.workers > 1 and len(pieces) > 1:
-            found = list(self._pool.map(compute, pieces))
+            running = [self._pool.submit(compute, piece) for piece in pieces]
+            wait(running)  # all of them: none may still read rows when the batch is over
+            found = [future.result() for future in running]
         else:
             self._use_all_threads()
             found = [compute(piece) for piece in pieces]

@@ -55,6 +55,7 @@ class NativeForward:
                 [a.row for a in adapters],
                 *_scaling(adapters),
             )
+            assert vectors.shape == (len(adapters), adapters[0].weight.shape[1])
             return self._heads(vectors.to(torch.float32).contiguous(), adapters)
 
     def _heads(self, vectors: Tensor, adapters: Sequence[Prepared]) -> Logits:

@@ -356,8 +356,8 @@ class _Program:
         q, inner = op.mix.shape[2], op.down.shape[2]
         start = 0 if op.cols is None else op.cols[0]
         offset = self.packer.panels([(op.down, 0)])
-        for kind, _, _, _, src, _, dst, _, where, *_ in self.instructions:
-            if kind == _CODE and where == offset and src == start:
+        for kind, reps, _, _, src, _, dst, _, where, *_ in self.instructions:
+            if (kind, reps, where, src) == (_CODE, q, offset, start):
                 return dst
         at = self._room(_up_to(q, self.packer.step) * width)
         place = (start, inner, at, width, offset)

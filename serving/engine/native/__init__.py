@@ -5,6 +5,7 @@
 """
 
 import ctypes
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,11 @@ from typing import Any, Final
 
 import torch
 
+log = logging.getLogger(__name__)
+
 FORMAT: Final = 4  # of programs and structs; a library of another is not used
-SWITCH: Final = "ROOTSTOCK_NATIVE"  # "0" in this variable: do without; "avx2": no better than that
+SWITCH: Final = "ROOTSTOCK_NATIVE"  # "0" in this variable: do without; "avx2": that one or none
+LIBRARIES: Final = ("avx512", "avx2")
 NOTHING, NORM, GELU = range(3)
 _HERE: Final = Path(__file__).parent
 _KINDS: Final = {torch.float32: "fp32", torch.bfloat16: "bf16"}
@@ -58,12 +62,20 @@ def load(dtype: torch.dtype) -> Kernel | None:
     wanted = os.environ.get(SWITCH, "")
     if wanted == "0" or dtype not in _KINDS:
         return None
-    for name in _fitting():
+    if wanted not in {"", *LIBRARIES}:
+        log.warning("%s is 0 or one of %s, not %r: ignored", SWITCH, ", ".join(LIBRARIES), wanted)
+        wanted = ""
+    for name in fitting():
         path = _HERE / f"{name}.so"
         if not path.exists() or wanted not in {"", name}:
             continue
-        library = ctypes.CDLL(str(path))  # the OpenMP it needs is the one that torch has loaded
+        try:
+            library = ctypes.CDLL(str(path))  # the OpenMP it needs is the one torch has loaded
+        except OSError as error:  # built for another system
+            log.warning("the native kernel does not load: %s", error)
+            continue
         if library.rootstock_native_format() != FORMAT:
+            log.warning("the native kernel %s was built from another source; install again", name)
             continue
         kind = _KINDS[dtype]
         calls = [library[f"rootstock_{c}_{kind}"] for c in ("stage", "pixels", "attention")]
@@ -74,7 +86,7 @@ def load(dtype: torch.dtype) -> Kernel | None:
     return None
 
 
-def _fitting() -> list[str]:
+def fitting() -> list[str]:
     """Libraries that this processor can run, the best first."""
     has = torch.cpu.get_capabilities()
     wide = ("avx512_f", "avx512_bw", "avx512_cd", "avx512_dq", "avx512_vl", "avx512_bf16")

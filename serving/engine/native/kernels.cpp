@@ -613,9 +613,10 @@ struct Pixels {
 
 template <class E> void pixels(const Pixels& s) {
     const int64_t run = s.patch ? s.patch : s.width, across = s.width / run;
+    const int64_t height = s.patch ? s.height / run * run : s.height;  // a rest is left out
 #pragma omp parallel for schedule(static)
-    for (int64_t w = 0; w < s.samples * s.height; w++) {
-        const int64_t b = w / s.height, y = w % s.height;
+    for (int64_t w = 0; w < s.samples * height; w++) {
+        const int64_t b = w / height, y = w % height;
         for (int64_t c = 0; c < 3; c++) {
             const float scale = s.scale[b * 3 + c], shift = s.shift[b * 3 + c];
             const uint8_t* in = s.in + ((b * 3 + c) * s.height + y) * s.width;
@@ -623,7 +624,7 @@ template <class E> void pixels(const Pixels& s) {
                 const int64_t at =
                     s.patch ? ((b * (s.height / run) + y / run) * across + px) * 3 * run * run +
                                   (c * run + y % run) * run
-                            : ((b * 3 + c) * s.height + y) * s.width;
+                            : ((b * 3 + c) * height + y) * s.width;
                 E* out = (E*)s.out + at;
                 const uint8_t* from = in + px * run;
                 int64_t x = 0;
