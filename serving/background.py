@@ -3,10 +3,13 @@
 import logging
 import threading
 from collections.abc import Callable
+from typing import Final
 
 log = logging.getLogger(__name__)
 
 Chore = Callable[[], None]
+
+_REST_S: Final = 1.0  # after it could not be found out what is to be done next
 
 
 class Background:
@@ -42,7 +45,7 @@ class Background:
                 self._threads[-1].start()
 
     def rest(self, seconds: float) -> None:
-        """For a chore: do nothing for a while; closing ends it."""
+        """Do nothing in this thread for a while; closing ends it."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed, seconds)
 
@@ -57,7 +60,12 @@ class Background:
     def _run(self) -> None:
         seen = 0
         while not self._closed:
-            chore = self._chore()
+            try:
+                chore = self._chore()
+            except Exception:  # the next look may go better
+                log.exception("no chore could be found")
+                self.rest(_REST_S)
+                continue
             if chore is None:
                 with self._changed:
                     while self._woken == seen and not self.closed:

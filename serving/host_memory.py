@@ -94,7 +94,11 @@ class HostMemory:
     def prefetch(self, digests: Iterable[str]) -> None:
         """Bring adapters into host memory when convenient, as long as there is room."""
         with self._lock:
-            self._books.wish(digest for digest in digests if digest not in self._loading)
+            for digest in digests:
+                if load := self._loading.get(digest):
+                    load.forgotten = False  # it was, and is pointed at again
+                else:
+                    self._books.wish((digest,))
         self._background.wake()
 
     def install(self, digest: str, data: bytes, task: str) -> Facts:
@@ -245,7 +249,9 @@ class HostMemory:
             self._loader.prove(facts, promise, pause)
         with self._lock:
             asked = load.haste >= Haste.EXPECTED  # what is not pushes nobody out
-            keep = not load.forgotten and (asked or digest in self._books.host)
+            host = self._books.host  # from which it may have had to go meanwhile
+            fits = digest in host or host.has_room(facts.prepared.nbytes)
+            keep = not load.forgotten and (asked or fits)
             del self._loading[digest]
             self._show(evicted=self._books.passed(facts, keep=keep))
         return facts
@@ -265,6 +271,9 @@ class HostMemory:
         refused = isinstance(error, AdapterError)
         if refused:
             log.warning("adapter refused", extra={"digest": digest, "reason": str(error)})
+        surprise = not isinstance(error, AdapterError | StoreError | ClosingError)
+        if surprise:
+            log.error("adapter not loaded", extra={"digest": digest}, exc_info=error)
         if isinstance(error, EffectFailedError):
             self._telemetry.count("rootstock_effect_failures")
         result = "refused" if refused else "unavailable"
@@ -274,6 +283,8 @@ class HostMemory:
                 self._books.refused(digest, error, remember=remember)
             elif isinstance(error, StoreError):
                 self._books.unreachable(digest, error, time.monotonic() + _BACK_OFF_S)
+            elif surprise:  # not to be checked again and again; whoever asks has it loaded afresh
+                self._books.forget(digest)
             self._show()
         self._end(digest, load, error)
         if load.haste == Haste.BRING and isinstance(error, StoreError):

@@ -35,6 +35,10 @@ _LOOK_S: Final = 2.0
 _NICE: Final = 10  # behind everything that somebody waits for
 
 
+class UnfoldableError(AdapterError):
+    """What an adapter does cannot be put into the weights of this network."""
+
+
 class Hot:
     """Which releases are merged just now; `choose` is for the batcher, the rest is one thread's."""
 
@@ -191,7 +195,7 @@ class Hot:
         """Fold aside, gate, and only then let batches see it."""
         try:
             adapter = self._admitted(digest)
-            folded = self._engine.fold(adapter)
+            folded = self._fold(adapter)
             self._gate(adapter, folded)
         except Exception as error:  # noqa: BLE001
             self._failed(digest, error)
@@ -204,6 +208,17 @@ class Hot:
         if self._last is None or self._last[0] != digest:
             self._last = (digest, admit(self._fetch(digest), self._backbone.spec))
         return self._last[1]
+
+    def _fold(self, adapter: Adapter) -> Folded:
+        """The adapter in weights of its own.
+
+        Raises:
+            UnfoldableError: no weights of this network can hold what it does.
+        """
+        try:
+            return self._engine.fold(adapter)
+        except ValueError as error:  # a shift, of a target without bias
+            raise UnfoldableError(str(error)) from error
 
     def _gate(self, adapter: Adapter, folded: Folded) -> None:
         """Merged must answer as mixed and as the manifest recorded.
@@ -220,7 +235,7 @@ class Hot:
         self._golden.check(adapter, given, dtype)
 
     def _failed(self, digest: str, error: Exception) -> None:
-        """What fails its checks is never tried again; anything else may pass another time."""
+        """What fails its checks or cannot be folded is never tried again; all else may pass."""
         for_good = isinstance(error, AdapterError)
         reason = Reason.DISAGREED if for_good else Reason.UNAVAILABLE
         expected = for_good or isinstance(error, StoreError)

@@ -33,6 +33,7 @@ class Placing:
         self._lock = threading.Lock()  # never held while copying
         self._table: SlotTable[str] = SlotTable(slots, slot_bytes)
         self._placed: dict[str, tuple[Facts, Prepared]] = {}
+        self._doomed: set[str] = set()  # in a slot that is free to go once no batch uses it
 
     def pin(self, digest: str) -> Prepared | None:
         """What is in the slot of this digest, now pinned there; None if it has none."""
@@ -68,14 +69,17 @@ class Placing:
         with self._lock:
             for digest in digests:
                 self._evict(self._table.unpin(digest))
+                if digest in self._doomed:
+                    self._leave(digest)
             self._show()
 
     def drop(self, digests: Iterable[str]) -> None:
-        """Free the slots of these digests that are not in use."""
+        """Free the slots of these digests; one that is in use, as soon as it no longer is."""
         with self._lock:
             for digest in digests:
-                if self._table.drop(digest):
-                    del self._placed[digest]
+                if digest in self._placed:
+                    self._doomed.add(digest)
+                    self._leave(digest)
             self._show()
 
     def resident(self) -> tuple[str, ...]:
@@ -92,6 +96,7 @@ class Placing:
         with self._lock:
             self._table.check()
             assert set(self._placed) == set(self._table.held())
+            assert self._doomed <= self._table.pinned()
             assert all(digest == facts.digest for digest, (facts, _) in self._placed.items())
             assert self._table.used_bytes == sum(p.nbytes for _, p in self._placed.values())
 
@@ -101,9 +106,15 @@ class Placing:
         self._table.pin(digest)
         return self._placed[digest][1]
 
+    def _leave(self, digest: str) -> None:
+        if self._table.drop(digest):
+            del self._placed[digest]
+            self._doomed.discard(digest)
+
     def _evict(self, digests: Iterable[str]) -> None:
         for digest in digests:
             del self._placed[digest]
+            self._doomed.discard(digest)
             self._telemetry.count("rootstock_residency_evictions", tier="slot")
 
     def _show(self) -> None:

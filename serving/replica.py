@@ -110,6 +110,8 @@ class Replica:
                 "dtype": settings.dtype,
                 "threads": torch.get_num_threads(),
                 "batch": best,
+                "kernel": "none" if self.engine.kernel is None else self.engine.kernel.name,
+                "form": str(self.engine.form),
                 "generation": self.generation,
             },
         )
@@ -254,9 +256,11 @@ class Replica:
         if self.hot is not None:
             self.hot.close()
         self.batcher.close()
+        # Before residency: a publish under way would end a load that was given up meanwhile.
+        self._writers.shutdown(wait=True, cancel_futures=True)
         self.residency.close()
         self.engine.close()
-        for pool in (self._decoders, self._waiters, self._writers):
+        for pool in (self._decoders, self._waiters):
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _execute(self, samples: Sequence[Sample]) -> Sequence[Answer | Exception]:

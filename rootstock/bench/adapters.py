@@ -159,19 +159,23 @@ def _drawn(
     return Adapter(manifest=manifest, tensors=tensors)
 
 
-def variation(adapter: Adapter, task: str, scale: float) -> Adapter:
-    """Another task of the same factors: its head times `scale`, and its effect record with it.
+def variation(adapter: Adapter, task: str, number: int) -> Adapter:
+    """Another task of the same factors: its head's rows shuffled, their signs drawn anew.
 
-    So thousands of tasks are made without thousands of forwards, each with bytes of its own.
+    So thousands of tasks are made without thousands of forwards, and no answer of one passes for
+    that of another: seeded by the number, of 10 labels there are 3.7e9 such heads. The effect
+    record follows exactly, for a logit moves and changes its sign with its row.
     """
-    factor = np.float32(scale)
+    rng = np.random.default_rng(number)
+    labels = len(adapter.tensors[HEAD_BIAS])
+    rows, signs = rng.permutation(labels), rng.choice(np.array([-1, 1], np.float32), labels)
     tensors = dict(adapter.tensors)
-    for name in (HEAD_WEIGHT, HEAD_BIAS):
-        tensors[name] = tensors[name] * factor
+    tensors[HEAD_WEIGHT] = tensors[HEAD_WEIGHT][rows] * signs[:, None]
+    tensors[HEAD_BIAS] = tensors[HEAD_BIAS][rows] * signs
     effect = adapter.manifest.effect
     if effect is not None:
-        rows = tuple(tuple(float(factor) * v for v in row) for row in effect.logits)
-        effect = Effect(golden=effect.golden, logits=rows)
+        logits = np.asarray(effect.logits)[:, rows] * signs.astype(np.float64)
+        effect = Effect(golden=effect.golden, logits=tuple(map(tuple, logits.tolist())))
     manifest = adapter.manifest.model_copy(update={"task": task, "effect": effect})
     return Adapter(manifest=manifest, tensors=tensors)
 
@@ -180,8 +184,7 @@ def artifacts(bases: Sequence[Adapter], count: int) -> Iterator[tuple[str, bytes
     """(task, bytes) of so many tasks, made from a few adapters; every artifact is distinct."""
     for number in range(count):
         task = f"task-{number}"
-        scale = 1.0 + number / 2**14
-        yield task, artifact.write(variation(bases[number % len(bases)], task, scale))
+        yield task, artifact.write(variation(bases[number % len(bases)], task, number))
 
 
 def noise(spec: BackboneSpec, count: int, seed: int = 0) -> NDArray[np.uint8]:

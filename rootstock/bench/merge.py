@@ -82,6 +82,7 @@ def measure(
     tell.doing(f"one task in a whole batch of {batch}")
     head = setting.maker.make("linear", "bare", 0, effect=False)
     found = fitting(forms(setting, head, compiled, tell), batch)
+    tried = "compiled" in found  # not where the compiler failed
     best = fastest(found, mixture.pixels)
     arms: dict[str, Arm] = {
         "bare": bound(found[best], mixture.pixels),
@@ -104,6 +105,7 @@ def measure(
             runs=rounds,
             stage="whole batch",
             reference=best,
+            compiled=tried,
             **timing(Spread.of(times(mine)), batch),
         )
     yield from _break_even(setting, choice, batch, rounds, tell)

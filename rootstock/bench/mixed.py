@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from adapters_store import plain
 from adapters_store.adapter import Adapter
 from rootstock.bench.adapters import LABELS, Choice, noise
-from rootstock.bench.forms import bound, fitting, forms, winner
+from rootstock.bench.forms import CHUNK, bound, fitting, forms, winner
 from rootstock.bench.proof import Logits, hold
-from rootstock.bench.rivals import RivalMissingError, WholeModels, peft_mixed
+from rootstock.bench.rivals import RivalMissingError, WholeModels, in_chunks, peft_mixed
 from rootstock.bench.setting import Row, Setting, Tell, timing
 from rootstock.bench.turns import Spread, Turn, speed, take_turns, times
 
@@ -95,6 +95,7 @@ def measure(
     """
     head = setting.maker.make("linear", "bare", 0, effect=False)
     found = forms(setting, head, compiled, tell)
+    tried = {"compiled": "compiled" in found}  # not where the compiler failed
     for batch in batches:
         pixels = noise(setting.backbone.spec, batch)
         setting.tune(batch)
@@ -119,6 +120,7 @@ def measure(
                 reference=form == best,
                 against_timm=round(speed(turns["timm"], mine).median, 4),
                 busy=busy,
+                **tried,
                 **timing(Spread.of(times(mine)), batch),
             )
         for choice in methods:
@@ -130,7 +132,7 @@ def measure(
                 arms = _arms(setting, mixture, chosen, tell)
                 check_alone(setting, mixture)
                 arms["bare"] = bound(found[best], mixture.pixels)
-                yield from _rows(setting, mixture, arms, rounds, best, busy=busy)
+                yield from _rows(setting, mixture, arms, rounds, reference=best, busy=busy, **tried)
 
 
 def check_alone(setting: Setting, mixture: Mixture) -> None:
@@ -160,6 +162,8 @@ def _arms(setting: Setting, mixture: Mixture, systems: Sequence[str], tell: Tell
         try:
             mixed = peft_mixed(setting, mixture.adapters)
             arms["peft"] = lambda: mixed(pixels, wanted)
+            if len(wanted) > CHUNK:
+                arms[f"peft/{CHUNK}"] = lambda: in_chunks(mixed, CHUNK)(pixels, wanted)
         except RivalMissingError as error:
             tell.note(str(error))
     if {"swap", "full"} & set(systems):
@@ -181,9 +185,10 @@ def _rows(
     mixture: Mixture,
     arms: Mapping[str, Arm],
     rounds: int,
-    reference: str,
     *,
+    reference: str,
     busy: bool,
+    compiled: bool,
 ) -> Iterator[Row]:
     adapted = {name: arm for name, arm in arms.items() if name != "bare"}
     wanted = mixture.plain(setting)
@@ -191,7 +196,10 @@ def _rows(
         first = list(arm())[: len(wanted)]
         hold(f"{name} {mixture.method}", first, "the plain path", wanted, setting.dtype)
     turns = _proven(arms, None, setting.dtype, rounds)
+    peft = _fastest_peft(turns)
     for name in adapted:
+        if name.startswith("peft") and name != peft:
+            continue
         mine = turns[name]
         gap = hold(
             f"{name} {mixture.method} after timing",
@@ -200,12 +208,14 @@ def _rows(
             wanted,
             setting.dtype,
         )
-        against = {}
-        if name == "mixed" and "peft" in turns:
-            against = {"against_peft": round(speed(turns["peft"], mine).median, 4)}
+        more: Row = {}
+        if name == "mixed" and peft is not None:
+            more = {"against_peft": round(speed(turns[peft], mine).median, 4)}
+        elif name == peft:
+            more = {"form": name}
         yield setting.row(
             "mixed",
-            name,
+            name.partition("/")[0],
             mixture.method,
             batch=len(mixture.wanted),
             distinct=len(mixture.adapters),
@@ -214,9 +224,16 @@ def _rows(
             reference=reference,
             against_plain=float(f"{gap:.3g}"),
             busy=busy,
-            **against,
+            compiled=compiled,
+            **more,
             **timing(Spread.of(times(mine)), len(mixture.wanted)),
         )
+
+
+def _fastest_peft(turns: Mapping[str, Sequence[Turn[Logits]]]) -> str | None:
+    """Of its forms the one that counts: whole batches, or chunks."""
+    forms = [name for name in turns if name.startswith("peft")]
+    return max(forms, key=lambda n: speed(turns["bare"], turns[n]).median, default=None)
 
 
 def _proven(

@@ -116,7 +116,7 @@ def peft_mixed(setting: Setting, adapters: Sequence[Adapter]) -> Batch:
         RivalMissingError: PEFT is not installed, or an adapter is more than W + BA.
     """
     peft = load_peft()
-    timm, heads = Timm(setting), []
+    timm = Timm(setting)
     model: Any = None
     for number, adapter in enumerate(adapters):
         name, form = f"task{number}", lower(adapter, setting.backbone.spec)
@@ -141,16 +141,47 @@ def peft_mixed(setting: Setting, adapters: Sequence[Adapter]) -> Batch:
                 at = model.base_model.model.get_submodule(path)
                 at.lora_A[name].weight.data.copy_(a)
                 at.lora_B[name].weight.data.copy_(b)
-        heads.append(Head(adapter, timm.device))
     model.to(timm.device, timm.dtype).eval()
+    heads = _Heads(adapters, timm.device)
 
     def run(pixels: NDArray[np.uint8], wanted: Sequence[int]) -> list[NDArray[np.float32]]:
         with torch.inference_mode():
             names = [f"task{i}" for i in wanted]
             vectors = model(timm.images(pixels), adapter_names=names).to(torch.float32)
-            return [heads[i](vectors[at : at + 1])[0] for at, i in enumerate(wanted)]
+            return heads(vectors, wanted)
 
     return run
+
+
+def in_chunks(batch: Batch, size: int) -> Batch:
+    """The same, a few samples at a time."""
+
+    def run(pixels: NDArray[np.uint8], wanted: Sequence[int]) -> list[NDArray[np.float32]]:
+        parts = [slice(at, at + size) for at in range(0, len(wanted), size)]
+        return [row for part in parts for row in batch(pixels[part], wanted[part])]
+
+    return run
+
+
+class _Heads:
+    """Classifiers of several sizes, padded to one, so that one product answers a batch."""
+
+    def __init__(self, adapters: Sequence[Adapter], device: torch.device) -> None:
+        self.labels = [len(a.head_bias) for a in adapters]
+        most, width = max(self.labels), adapters[0].head_weight.shape[1]
+        weight = np.zeros((len(adapters), most, width), np.float32)
+        bias = np.zeros((len(adapters), most), np.float32)
+        for number, (adapter, labels) in enumerate(zip(adapters, self.labels, strict=True)):
+            weight[number, :labels], bias[number, :labels] = adapter.head_weight, adapter.head_bias
+        self.weight = torch.from_numpy(weight).to(device)
+        self.bias = torch.from_numpy(bias).to(device)
+
+    def __call__(self, vectors: Tensor, wanted: Sequence[int]) -> list[NDArray[np.float32]]:
+        """[n, features] → logits of each by its own head."""
+        mine = torch.tensor(wanted, device=vectors.device)
+        products = torch.baddbmm(self.bias[mine, :, None], self.weight[mine], vectors[:, :, None])
+        rows = products[:, :, 0].cpu().numpy()
+        return [row[: self.labels[w]] for row, w in zip(rows, wanted, strict=True)]
 
 
 def _pair(form: LinearForm, target: nn.Module) -> tuple[Tensor, Tensor]:

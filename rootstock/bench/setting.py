@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 import torch
@@ -95,7 +95,7 @@ class Setting:
             "bench": bench,
             "system": system,
             "method": method,
-            "backbone": self.name,
+            "backbone": public(self.name),
             "dtype": self.dtype,
             "device": self.device,
             "threads": self.threads,
@@ -107,6 +107,13 @@ class Setting:
             "runs": runs,
             **more,
         }
+
+
+def public(backbone: str) -> str:
+    """Its name, without the folder if it was given as a path: rows are shown to others."""
+    if backbone.startswith(("hf-hub:", "hf_hub:")):
+        return backbone
+    return PurePath(backbone).name
 
 
 def timing(spread: Spread, samples: int) -> Row:

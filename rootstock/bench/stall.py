@@ -15,7 +15,7 @@ from rootstock.bench.adapters import Choice, noise
 from rootstock.bench.proof import Logits, hold
 from rootstock.bench.registered import Library, Registered, slotted
 from rootstock.bench.setting import Row, Setting, timing
-from rootstock.bench.turns import Spread, Turn, percentile, quotients, take_turns
+from rootstock.bench.turns import Spread, Turn, quotients, tail, tails_apart, take_turns
 
 _SPARE: Final = 8  # slots beside those of the traffic, for whoever is swapped in
 _OTHERS: Final = 32  # tasks that are swapped in, in turn: each finds its slot taken
@@ -80,9 +80,8 @@ def _row(
     rates: list[float],
 ) -> Row:
     seconds = {name: [t.result[0] for t in mine] for name, mine in turns.items()}
-    tails = {name: [percentile(s, _TAIL) for s in runs] for name, runs in seconds.items()}
     totals = {name: [sum(s) for s in runs] for name, runs in seconds.items()}
-    tail = Spread.of(quotients(tails["beside"], tails["alone"]))
+    apart = tails_apart(seconds["beside"], seconds["alone"], _TAIL)
     return setting.row(
         "swap",
         "mixed",
@@ -93,10 +92,11 @@ def _row(
         runs=len(rates),
         stage=f"other traffic beside {swaps_per_s:g} swaps a second",
         swaps_per_s=round(float(np.median(rates)), 1),
-        p99_ratio=round(tail.median, 4),
-        p99_quartiles=[round(q, 4) for q in tail.quartiles],
-        p99_s=round(Spread.of(tails["beside"]).median, 6),
-        p99_alone_s=round(Spread.of(tails["alone"]).median, 6),
+        p99_ratio=round(apart.median, 4),
+        p99_quartiles=[round(q, 4) for q in apart.quartiles],
+        p99_s=round(tail(seconds["beside"], _TAIL), 6),
+        p99_alone_s=round(tail(seconds["alone"], _TAIL), 6),
+        p99_of=sum(map(len, seconds["beside"])),  # batches, of all runs
         **timing(Spread.of([s for run in seconds["beside"] for s in run]), batch),
     )
 

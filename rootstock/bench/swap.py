@@ -44,7 +44,7 @@ def measure(
         adapters: tasks that are brought in, one by one.
         batch: samples in a batch of other traffic.
         batches: in one run of it.
-        rounds: runs with and without swapping.
+        rounds: runs with and without swapping; tails are over the batches of all of them.
         swaps_per_s: from host memory into a slot, meanwhile.
         tell: told what is being done.
 

@@ -14,7 +14,7 @@ from rootstock.bench.adapters import Choice, noise
 from rootstock.bench.proof import hold
 from rootstock.bench.registered import Library, Registered
 from rootstock.bench.setting import Row, Setting, Tell, timing
-from rootstock.bench.turns import Spread, percentile, quotients, take_turns, times
+from rootstock.bench.turns import Spread, quotients, tail, tails_apart, take_turns, times
 
 POPULARITIES: Final = ("uniform", "zipf")
 SIZES: Final = (1, 10, 100, 1000, 10_000)
@@ -50,8 +50,8 @@ def measure(
         sizes: numbers of registered tasks.
         popularities: of POPULARITIES.
         batch: samples in a batch.
-        batches: in one run; a run's tail is over these.
-        rounds: runs of each size.
+        batches: in one run.
+        rounds: runs of each size; its tail is over the batches of all of them.
         tell: told what is being done.
 
     Raises:
@@ -118,12 +118,9 @@ def _row(
     def rates(tasks: int) -> list[float]:
         return [batch * len(run) / sum(run) for run in seconds[tasks]]
 
-    def tails(tasks: int) -> list[float]:
-        return [percentile(run, _TAIL) for run in seconds[tasks]]
-
     size = len(registered.digests)
     least, ten = (n if n in seconds else min(seconds) for n in (1, 10))
-    tail = Spread.of(quotients(tails(size), tails(ten)))
+    apart = tails_apart(seconds[size], seconds[ten], _TAIL)
     return setting.row(
         "tasks",
         "mixed",
@@ -136,10 +133,11 @@ def _row(
         ratio_to=f"{least} tasks",
         tasks=size,
         popularity=popularity,
-        p99_ratio=round(tail.median, 4),
-        p99_quartiles=[round(q, 4) for q in tail.quartiles],
+        p99_ratio=round(apart.median, 4),
+        p99_quartiles=[round(q, 4) for q in apart.quartiles],
         p99_ratio_to=f"{ten} tasks",
-        p99_s=round(Spread.of(tails(size)).median, 6),
+        p99_s=round(tail(seconds[size], _TAIL), 6),
+        p99_of=sum(map(len, seconds[size])),  # batches, of all runs
         registration_s=round(registered.seconds, 3),
         host_bytes=registered.host_bytes,
         **timing(Spread.of([s for run in seconds[size] for s in run]), batch),

@@ -7,11 +7,13 @@ round, in which every arm has one turn; the median of those ratios is what is re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
+
+_REDRAWN: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +83,25 @@ def speed(base: Sequence[Turn[T]], arm: Sequence[Turn[T]]) -> Spread:
 def percentile(values: Sequence[float], share: float) -> float:
     """The value that this share (0 to 100) of them does not exceed, interpolated."""
     return float(np.percentile(values, share))
+
+
+def tail(runs: Sequence[Sequence[float]], share: float) -> float:
+    """The percentile of all values of all runs: of one short run it is little but the largest."""
+    return percentile([value for run in runs for value in run], share)
+
+
+def tails_apart(
+    above: Sequence[Sequence[float]], below: Sequence[Sequence[float]], share: float
+) -> Spread:
+    """The ratio of two tails, each over all runs, and how far it hangs on which runs there were.
+
+    Its quartiles are those of the same ratio over runs drawn with replacement, in pairs.
+    """
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(above), size=(_REDRAWN, len(above))).tolist()
+    found = [
+        tail([above[i] for i in some], share) / tail([below[i] for i in some], share)
+        for some in drawn
+    ]
+    spread = Spread.of(found)
+    return Spread(spread.low, tail(above, share) / tail(below, share), spread.high)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -27,10 +27,14 @@ OneMethod = Annotated[str, typer.Option("--method", help="such as alore, or lora
 Batch = Annotated[
     int, typer.Option(help="samples in a batch; 0: 32, or 16 of a large backbone", min=0)
 ]
+TailBatch = Annotated[
+    int, typer.Option(help="samples in a batch; 0: 8, so that a tail has many batches", min=0)
+]
 Rounds = Annotated[int, typer.Option(help="turns of each arm", min=1)]
 Compiled = Annotated[
     bool, typer.Option("--compiled", help="also try the bare backbone through torch.compile")
 ]
+TAIL_BATCH: Final = 8
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON value")]
 
 
@@ -137,4 +141,5 @@ TAIL = {
     "p99 quartiles": lambda r: (
         "{:.3f} … {:.3f}".format(*r["p99_quartiles"]) if "p99_quartiles" in r else "–"
     ),
+    "p99 of": lambda r: f"{r['p99_of']} batches" if "p99_of" in r else "–",
 }

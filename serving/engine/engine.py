@@ -35,7 +35,7 @@ DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _LAYOUTS_MOST: Final = 4096
 _SAMPLES: Final = 16  # at most, to tell forms apart
 _TURN_S: Final = 0.5  # of one measurement, where samples can be fewer
-_GAIN: Final = 0.97  # a doubled batch must cost less than this per image to be worth the wait
+_GAIN: Final = 0.97  # a larger batch must cost less than this per image to be worth the wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +53,9 @@ class CostCurve:
         return cost * samples / size
 
     def best(self) -> int:
-        """The largest size that still pays: each doubling must make an image cheaper."""
-        best, price = 1, float("inf")
-        for size, cost in self.seconds:
-            if cost / size >= price * _GAIN:
-                break
-            best, price = size, cost / size
-        return best
+        """The smallest size at which an image costs about the least: more only waits longer."""
+        least = min(cost / size for size, cost in self.seconds)
+        return next(size for size, cost in self.seconds if cost / size * _GAIN <= least)
 
 
 class Engine:

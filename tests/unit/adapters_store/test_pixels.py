@@ -230,6 +230,7 @@ def test_lines_are_squashed_and_not_enlarged(geometry):
             pixels(line, preprocess)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc")
 def test_no_picture_takes_more_memory_than_is_promised():
     """In a process of its own, each kind that was costly once, of six million pixels."""

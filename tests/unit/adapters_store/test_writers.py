@@ -281,6 +281,7 @@ collecting = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(collecting, min_size=2, max_size=3), st.binary(min_size=20, max_size=100))
 def test_collectors_and_publishers_of_the_same_bytes_never_lose_them(plans, schedule):

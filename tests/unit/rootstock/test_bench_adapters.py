@@ -7,7 +7,7 @@ from adapters_store import admission, artifact, plain
 from adapters_store.effect import Golden, relative
 from adapters_store.errors import MethodUnknownError
 from adapters_store.methods.table import METHODS
-from rootstock.bench.adapters import Choice, Maker, artifacts, choices, noise
+from rootstock.bench.adapters import Choice, Maker, artifacts, choices, noise, variation
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "linear"])
@@ -36,6 +36,17 @@ def test_varied_artifacts_are_distinct_admitted_and_keep_their_promise(tiny):
     assert len({artifact.digest(data) for data in made.values()}) == 5
     for task, data in made.items():
         golden.check(admission.admit(data, tiny.spec, task=task))
+
+
+def test_no_two_tasks_of_one_base_answer_alike(tiny):
+    base = Maker(tiny).make("lora", "base", 0)
+
+    found = [
+        np.array(variation(base, f"task-{n}", n).manifest.effect.logits) for n in range(0, 1200, 4)
+    ]
+
+    apart = [relative(a, b) for i, a in enumerate(found) for b in found[:i]]
+    assert min(apart) > 0.3  # one in a checked batch of eight is then 0.1, twice what bf16 may err
 
 
 def test_a_method_is_named_with_its_options(tiny):

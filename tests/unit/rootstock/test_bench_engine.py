@@ -1,6 +1,8 @@
 """`rootstock bench` of the engine: rows of the promised shape, and of right answers only."""
 
 import json
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from rootstock.bench import mixed, rivals
 from rootstock.bench.adapters import Choice
 from rootstock.bench.forms import forms
 from rootstock.bench.proof import WrongAnswerError
-from rootstock.bench.setting import Setting, Tell, one_core_busy
+from rootstock.bench.registered import Registered
+from rootstock.bench.setting import Setting, Tell, one_core_busy, public
 from rootstock.main import app
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's own
@@ -69,6 +72,52 @@ def test_mixed_compares_every_system_with_the_fastest_bare_form(small):
         low, high = row["quartiles"]
         assert low <= row["ratio"] <= high
         assert row["images_per_s"] == pytest.approx(9 / row["seconds"], rel=0.01)
+        assert row["compiled"] is False
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_rows_say_whether_a_compiled_bare_form_was_among_those_compared(small, monkeypatch, works):
+    def broken(*_, **__):
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr("torch.compile", lambda f, **_: f if works else broken)
+    words = ("--rounds", 1, "--batch", 2, "--method", "lora", "--system", "mixed", "--compiled")
+
+    assert {r["compiled"] for r in rows("mixed", *words)} == {works}
+
+
+def test_rows_never_hold_paths_of_the_machine(tiny, monkeypatch, tmp_path):
+    monkeypatch.setattr("adapters_store.backbone.random", lambda *_, **__: tiny)
+    words = ("--rounds", 1, "--batch", 2, "--method", "lora", "--system", "mixed")
+
+    found = rows("mixed", *words, "--backbone", f"local-dir:{tmp_path}/mine")
+
+    assert {r["backbone"] for r in found} == {"mine"}
+    said = json.dumps(found)
+    assert str(tmp_path) not in said
+    assert str(Path.home()) not in said
+    assert public("hf-hub:timm/vit_tiny") == "hf-hub:timm/vit_tiny"
+
+
+@pytest.mark.slow
+def test_peft_counts_with_the_faster_of_whole_batches_and_chunks(small, monkeypatch):
+    """Chunks are made slow: only the row of whole batches is there."""
+    pytest.importorskip("peft")
+    words = ("mixed", "--rounds", 1, "--batch", 9, "--method", "lora", "--dtype", "fp32")
+    real = mixed.in_chunks
+    counted: list[int] = []
+
+    def slow(batch, size):
+        counted.append(size)
+        time.sleep(0.5)
+        return real(batch, size)
+
+    monkeypatch.setattr(mixed, "in_chunks", slow)
+    systems = ("--system", "peft", "--system", "mixed", "--distinct", 9)
+    found = rows(*words, *systems)
+
+    assert [r["form"] for r in found if r["system"] == "peft"] == ["peft"]
+    assert set(counted) == {8}
 
 
 @pytest.mark.slow
@@ -98,6 +147,7 @@ def test_tasks_reports_throughput_and_tail_by_size_and_popularity(small):
     ]  # fmt: skip
     for row in found:
         assert row["p99_s"] >= row["seconds"]
+        assert row["p99_of"] == 6  # batches, of both runs
         assert row["registration_s"] > 0
     assert [r["ratio"] for r in found if r["tasks"] == 1] == [1.0, 1.0]
     assert found[1]["host_bytes"] > 10 * found[0]["host_bytes"]
@@ -111,6 +161,7 @@ def test_swap_reports_every_stage_the_cold_path_and_the_stall(small):
     cold, bare, stall = found[6:]
     assert cold["over_bar_s"] == pytest.approx(cold["seconds"] - 4 * bare["seconds"] - 0.1, abs=0.1)
     assert stall["p99_ratio"] > 0
+    assert stall["p99_of"] == 6
     assert stall["swaps_per_s"] > 0
 
 
@@ -171,6 +222,21 @@ def test_an_arm_that_turns_wrong_while_it_is_timed_is_refused():
 
     with pytest.raises(WrongAnswerError, match="last round"):
         mixed._proven({"arm": lambda: next(turns)}, answers, "bf16", 2)
+
+
+@pytest.mark.parametrize("bench", ["tasks", "swap"])
+def test_one_row_of_a_neighbouring_task_is_refused(small, monkeypatch, bench):
+    """Task 4 has the factors of task 0: an engine that takes one for the other is found out."""
+    right = Registered.run
+
+    def confused(self, pixels, tasks):
+        return right(self, pixels, [4, *tasks[1:]] if tasks[0] == 0 else tasks)
+
+    monkeypatch.setattr(Registered, "run", confused)
+    size = ("--tasks", 20) if bench == "tasks" else ("--adapters", 1)
+    words = (bench, *size, "--batch", 8, "--batches", 1, "--rounds", 1, "--threads", 1)
+
+    assert "no speed is given for wrong answers" in run(*words, code=1).splitlines()[-1]
 
 
 def test_answers_that_depend_on_the_batch_are_refused(setting, monkeypatch):

@@ -13,6 +13,8 @@ from rootstock.bench.turns import (
     percentile,
     quotients,
     speed,
+    tail,
+    tails_apart,
     take_turns,
 )
 
@@ -60,6 +62,26 @@ def test_the_order_of_one_arm_is_that_arm():
 def test_a_tail_is_interpolated_between_neighbours():
     assert percentile(list(range(101)), 99.0) == 99.0
     assert percentile([0.0, 1.0], 99.0) == pytest.approx(0.99)
+
+
+def test_a_tail_is_that_of_all_runs_together_not_the_largest_of_each():
+    runs = [[1.0] * 99 + [9.0]] * 5
+    twice = [[2 * value for value in run] for run in runs]
+
+    assert tail(runs, 98.0) == 1.0
+    assert tail([[float(i)] for i in range(101)], 99.0) == 99.0
+    spread = tails_apart(twice, runs, 99.0)
+    assert (spread.low, spread.median, spread.high) == (2.0, 2.0, 2.0)
+
+
+def test_quartiles_of_a_tail_tell_how_much_hangs_on_single_runs():
+    calm, rough = [[1.0] * 50] * 4, [[1.0] * 50] * 3 + [[5.0] * 50]
+
+    spread = tails_apart(rough, calm, 99.0)
+
+    assert spread.median == 5.0
+    assert (spread.low, spread.high) == (1.0, 5.0) or spread.low == 5.0
+    assert tails_apart(rough, rough, 99.0).quartiles == [1.0, 1.0]  # runs are drawn in pairs
 
 
 def test_zipf_is_the_true_finite_one():

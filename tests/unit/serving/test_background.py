@@ -40,6 +40,24 @@ def test_a_chore_that_fails_does_not_end_the_others(chores):
     assert done.wait(10)
 
 
+def test_not_finding_a_chore_ends_no_thread(monkeypatch, caplog):
+    monkeypatch.setattr("serving.background._REST_S", 0.01)
+    done = threading.Event()
+    line = deque([RuntimeError, MemoryError, RuntimeError])
+
+    def find():
+        if line:
+            raise line.popleft()
+        return None if done.is_set() else done.set
+
+    background = Background(find, threads=1)
+    background.wake()
+
+    assert done.wait(10)
+    background.close()
+    assert [r.message for r in caplog.records] == ["no chore could be found"] * 3
+
+
 def test_closing_ends_a_rest_and_leaves_no_thread():
     before = set(threading.enumerate())
     begun = threading.Event()

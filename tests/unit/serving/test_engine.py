@@ -152,9 +152,10 @@ def test_an_adapter_takes_about_its_artifact_in_memory(nano, make_adapter):
     assert prepared.nbytes <= 1.3 * stored
 
 
-def test_the_cost_curve_stops_growing_where_it_stops_paying():
-    curve = CostCurve(((1, 1.0), (2, 1.5), (4, 2.5), (8, 4.99), (16, 9.0)))
+def test_the_best_batch_is_the_smallest_whose_images_cost_about_the_least():
+    curve = CostCurve(((1, 1.0), (2, 1.5), (4, 2.5), (8, 4.99), (16, 9.9)))
 
     assert curve.best() == 4
+    assert CostCurve(((1, 1.0), (2, 1.99), (4, 2.5))).best() == 4, "a plateau is not the end"
     assert curve.of(3) == 2.5
-    assert curve.of(32) == 18.0
+    assert curve.of(32) == 19.8

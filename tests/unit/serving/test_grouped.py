@@ -71,6 +71,7 @@ def test_the_kernel_gives_what_torch_gives(device, exact, rank, inputs, outputs,
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processor", [80, 90])
 @pytest.mark.parametrize(("rank", "block"), [(16, 64), (64, 64), (128, 32)])
 def test_the_kernel_compiles_for_gpus_that_are_not_here(

@@ -193,6 +193,44 @@ def test_a_fold_that_answers_otherwise_is_refused_for_good(bench, publish, engin
     assert len(bench.fetched) == 1
 
 
+def test_what_cannot_be_folded_is_refused_for_good(bench, publish, engine, monkeypatch):
+    publish("favourite")
+
+    def impossible(self, adapter):
+        raise ValueError("ssf shifts the output of blocks.0.attn.qkv, which has no bias")
+
+    monkeypatch.setattr(type(engine), "fold", impossible)
+    hot = bench.hot(pins=("favourite",))
+
+    for _ in range(3):
+        bench.serve("favourite", times=10)
+        hot.look()
+
+    assert hot.merged == set()
+    assert bench.merges("refused", "disagreed") == 1
+    assert bench.merges("refused", "unavailable") == 0
+    assert len(bench.fetched) == 1
+
+
+def test_what_fails_to_be_folded_for_another_reason_is_tried_again(
+    bench, publish, engine, monkeypatch
+):
+    digest = artifact.digest(publish("favourite"))
+
+    def scarce(self, adapter):
+        raise MemoryError
+
+    hot = bench.hot(pins=("favourite",))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(engine), "fold", scarce)
+        hot.look()
+    assert bench.merges("refused", "unavailable") == 1
+
+    hot.look()
+
+    assert hot.merged == {digest}
+
+
 def test_an_unreachable_store_only_backs_off(bench, publish):
     digest = artifact.digest(publish("favourite"))
     hot = bench.hot(pins=("favourite",), rules=replace(RULES, retry_s=0.05))

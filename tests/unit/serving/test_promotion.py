@@ -195,7 +195,7 @@ def history(looks, sizes):
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(looks=LOOKS, sizes=SIZES)
 def test_no_digest_changes_twice_within_its_stay(looks, sizes):
     """But for releases out of reach, and for a pinned task's right to a place."""

@@ -388,6 +388,84 @@ def test_a_release_that_is_wanted_again_while_it_loads_stays(residency, shelf, a
     assert shelf.fetched == [digest]
 
 
+def test_a_release_that_is_pointed_at_again_while_it_loads_stays(residency, shelf, artifacts):
+    """A rollback, or an alias: nobody asks for it, but somebody soon may."""
+    digest = shelf.put(artifacts[0])
+    shelf.gate.clear()
+    future = residency.get(digest)
+    residency.forget([digest])
+    residency.prefetch([digest])
+    shelf.gate.set()
+
+    future.result(10)
+    assert in_host_memory(residency) == {digest}
+    assert shelf.fetched == [digest]
+
+
+def test_a_release_that_is_pointed_at_again_while_it_is_checked_unasked_stays(
+    residency, shelf, artifacts, monkeypatch
+):
+    digest = shelf.put(artifacts[0])
+    loader, begun = residency._host._loader, threading.Event()
+    real = loader.prove
+    monkeypatch.setattr(loader, "prove", lambda *how: (begun.set(), real(*how)))
+    residency.slot([])  # a batch runs: the check waits for its end
+    residency.prefetch([digest])
+    assert begun.wait(10)
+    residency.forget([digest])
+    assert residency.known() == 0
+    residency.prefetch([digest])
+    residency.release([])
+
+    until(lambda: digest not in residency._host._loading)
+    assert in_host_memory(residency) == {digest}
+    assert unproven(residency) == set()
+    assert shelf.fetched == [digest]
+
+
+@pytest.mark.parametrize("surprise", [RuntimeError, MemoryError])
+def test_a_check_that_breaks_is_told_and_not_repeated_until_somebody_asks(
+    residency, shelf, artifacts, monkeypatch, caplog, surprise
+):
+    digest, other = shelf.put(artifacts[0]), shelf.put(artifacts[1])
+    loader = residency._host._loader
+    real, tried = loader.prove, []
+
+    def prove(facts, promise, pause=None):
+        tried.append(facts.digest)
+        if facts.digest == digest:
+            raise surprise
+        real(facts, promise, pause)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loader, "prove", prove)
+        residency.prefetch([digest, other])
+        until(lambda: len(shelf.fetched) == 2 and not unproven(residency))
+        until(lambda: not residency._host._loading)
+    assert sorted(tried) == sorted([digest, other]), "once each"
+    assert in_host_memory(residency) == {other}
+    assert not residency.refused(digest)
+    told = [r for r in caplog.records if r.message == "adapter not loaded"]
+    assert [(r.digest, r.exc_info[0]) for r in told] == [(digest, surprise)]
+
+    assert residency.get(digest).result(10).task == "digits"
+    assert in_host_memory(residency) == {digest, other}
+
+
+def test_what_breaks_while_it_is_brought_in_is_told(residency, shelf, artifacts, caplog):
+    digest = shelf.put(artifacts[0])
+    shelf.blobs[digest] = None  # nothing that anybody foresaw
+    residency.prefetch([digest])
+    until(lambda: not residency._host._books._wished and not residency._host._loading)
+
+    told = [r for r in caplog.records if r.message == "adapter not loaded"]
+    assert [r.digest for r in told] == [digest]
+    assert told[0].exc_info[0] is not None
+    assert not residency.refused(digest)
+    shelf.blobs[digest] = artifacts[0]
+    assert residency.get(digest).result(10).task == "digits"
+
+
 def test_what_is_forgotten_leaves_its_slot_unless_a_batch_runs(residency, shelf, artifacts):
     digests = [shelf.put(a) for a in artifacts[:2]]
     held = [residency.get(d).result(10) for d in digests]
@@ -398,7 +476,29 @@ def test_what_is_forgotten_leaves_its_slot_unless_a_batch_runs(residency, shelf,
     residency.forget(digests)
 
     assert residency.resident() == (held[1].digest,)
+    residency.check()
     residency.release(digests[1:])
+    assert residency.resident() == (), "and then once it has run"
+
+
+def test_what_is_forgotten_leaves_its_slot_after_the_last_of_its_batches(
+    residency, shelf, artifacts
+):
+    digest = shelf.put(artifacts[0])
+    held = residency.get(digest).result(10)
+    residency.slot([digest])
+    residency.forget([digest])
+    residency.slot([digest])
+
+    residency.release([digest])
+    assert residency.resident() == (held.digest,)
+    residency.check()
+    residency.release([digest])
+
+    assert residency.resident() == ()
+    residency.slot([digest])
+    residency.release([digest])
+    assert residency.resident() == (digest,), "one that comes back is not doomed"
 
 
 def test_slots_keep_their_budget_of_bytes_once_their_batch_has_run(

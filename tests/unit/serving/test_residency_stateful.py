@@ -171,7 +171,7 @@ def test_any_history_of_requests_batches_and_publishes_keeps_the_books(
     History.artifacts = [*good, artifact.write(idle), good[0][:-1]]
 
     @settings(
-        max_examples=40,
+        max_examples=25,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),

@@ -1,5 +1,6 @@
 """Following the log: whole views, verified before they answer, and what happens when it is away."""
 
+import threading
 import time
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from adapters_store import artifact
 from adapters_store.adapter import Adapter
 from adapters_store.errors import StoreUnavailableError
+from serving.replica import Replica
 
 
 def until(condition, timeout_s=10.0):
@@ -156,16 +158,46 @@ def test_reading_ones_own_write_needs_no_poll(replica_of, publish, store):
 
 
 def test_closing_leaves_no_thread_behind(settings_of):
-    import threading
-
-    from serving.replica import Replica
-
     before = set(threading.enumerate())
     replica = Replica(settings_of(), "short")
     replica.close()
 
     left = [t.name for t in set(threading.enumerate()) - before if t.name.startswith("rootstock")]
     assert left == []
+
+
+def test_a_publish_under_way_ends_before_the_replica_does(settings_of, tiny, make_adapter):
+    """Nothing sets a result on a load that closing has given up."""
+    replica = Replica(settings_of(), "short")
+    loader, begun, gate = replica.residency._host._loader, threading.Event(), threading.Event()
+    real = loader.prove
+
+    def prove(facts, promise, pause=None):
+        begun.set()
+        assert gate.wait(10)
+        real(facts, promise, pause)
+
+    loader.prove = prove
+    data = artifact.write(make_adapter(tiny, "lora", "digits"))
+    published = replica._writers.submit(replica.publish, data, "digits", by="test")
+    assert begun.wait(10)
+    closing = threading.Thread(target=replica.close)
+    closing.start()
+    closing.join(0.3)
+    gate.set()
+    closing.join(30)
+
+    assert published.result(10).release.number == 1
+
+
+def test_a_replica_tells_with_which_kernel_and_in_what_form_it_computes(replica_of, caplog):
+    caplog.set_level("INFO", "serving.replica")
+    replica = replica_of()
+
+    (ready,) = [r for r in caplog.records if r.message == "replica ready"]
+    kernel = replica.engine.kernel
+    assert ready.kernel == ("none" if kernel is None else kernel.name)
+    assert ready.form == str(replica.engine.form)
 
 
 def test_a_release_that_cannot_be_fetched_leaves_the_one_before_answering(
@@ -244,4 +276,4 @@ def test_bytes_that_come_back_as_another_release_stay(replica_of, publish, store
     store.alias("digits", "stable", 7, by="test")
     replica.follower.catch_up()
 
-    assert artifact.digest(data) in replica.residency._host._books.host
+    until(lambda: artifact.digest(data) in replica.residency._host._books.host)

@@ -166,6 +166,7 @@ def test_the_choice_is_the_networks_and_not_the_orders(tiny, patterns):
     assert fitted.module.export()["shared.heads"].tolist() == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["vit", "swin", "convnext", "mixer"])
 def test_a_trained_task_is_exported_on_every_family(tinies, family):
     from training.data import from_arrays
