@@ -21,6 +21,7 @@ from serving.engine.layout import FormAt, KroneckerAt, Layout, LowRankAt, Operat
 
 LANES: Final = 16
 _CACHE_LINE: Final = 64  # bytes
+_LINE: Final = 32  # numbers of bfloat16
 _CODE, _MIX, _UP, _SCALE, _SHIFT, _BOTH = range(6)
 _EMPTY: Final = FormAt((), (), None, None, None, None)
 
@@ -202,7 +203,10 @@ class _Program:
     def table(self) -> NDArray[np.int32]:
         """As the kernel reads it."""
         flat = [n for i in self.instructions for n in (*i, *(0,) * (12 - len(i)))]
-        return np.array([len(self.instructions), self.width, self.keep, 0, *flat], dtype=np.int32)
+        # Rows an odd number of cache lines apart: a tile's rows then lie in different sets.
+        width = _up_to(self.width, _LINE)
+        width += 0 if width // _LINE % 2 else _LINE
+        return np.array([len(self.instructions), width, self.keep, 0, *flat], dtype=np.int32)
 
     def affine(self, scale: Place | None, shift: Place | None) -> None:
         terms = [place for place in (scale, shift) if place is not None]
@@ -338,10 +342,19 @@ class _Program:
         if op.core is None:
             self._code(op.cols, [(op.down, 0)], at, _up_to(_rows(op.down), LANES), add=add)
             return
+        n = _up_to(_rows(op.core), LANES)
+        self._code(None, [(op.core, 0)], at, n, add=add, source=self._before_core(op))
+
+    def _before_core(self, op: LowRankAt) -> int:
+        """The codes in front of a core; operators that share `down` share them."""
+        start = 0 if op.cols is None else op.cols[0]
+        offset = self.packer.panels([(op.down, 0)])
+        for kind, _, _, _, src, _, dst, _, where, add, from_code, *_ in self.instructions:
+            if (kind, where, src, add, from_code) == (_CODE, offset, start, 0, 0):
+                return dst
         raw = self._room(_up_to(_rows(op.down), LANES))
         self._code(op.cols, [(op.down, 0)], raw, _up_to(_rows(op.down), LANES))
-        n = _up_to(_rows(op.core), LANES)
-        self._code(None, [(op.core, 0)], at, n, add=add, source=raw)
+        return raw
 
     def _mix(self, op: KroneckerAt, at: int, width: int, *, add: bool, last: bool) -> None:
         """Codes of one Kronecker product: block by block, then mixed."""
