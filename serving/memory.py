@@ -8,7 +8,7 @@ import ctypes
 import threading
 from typing import Final
 
-_EVERY: Final = 64  # loads: a trim walks the heap, so not after each
+_EVERY: Final = 256  # loads: a trim walks the heap, so not after each
 
 
 class Tidier:
