@@ -139,6 +139,7 @@ def test_chunks_are_left_out_where_they_would_be_the_batch(small):
     assert [r["form"] for r in found if r["system"] == "bare"] == ["timm", "engine"]
 
 
+@pytest.mark.slow
 def test_tasks_reports_throughput_and_tail_by_size_and_popularity(small):
     found = rows("tasks", "--tasks", 1, "--tasks", 20, "--batch", 4, "--batches", 3, "--rounds", 2)
 
@@ -153,6 +154,7 @@ def test_tasks_reports_throughput_and_tail_by_size_and_popularity(small):
     assert found[1]["host_bytes"] > 10 * found[0]["host_bytes"]
 
 
+@pytest.mark.slow
 def test_swap_reports_every_stage_the_cold_path_and_the_stall(small):
     found = rows("swap", "--adapters", 2, "--batch", 2, "--batches", 3, "--rounds", 2)
 
@@ -165,6 +167,7 @@ def test_swap_reports_every_stage_the_cold_path_and_the_stall(small):
     assert stall["swaps_per_s"] > 0
 
 
+@pytest.mark.slow
 def test_merge_reports_folding_parity_speed_and_break_even(small):
     found = rows("merge", "--batch", 4, "--rounds", 2, "--n", 5)
 
@@ -174,6 +177,7 @@ def test_merge_reports_folding_parity_speed_and_break_even(small):
     assert [r["samples"] for r in found[4:]] == [1, 2, 4]
 
 
+@pytest.mark.slow
 def test_merge_folds_an_artifact_that_it_is_given(small, setting, tmp_path):
     file = tmp_path / "task.safetensors"
     file.write_bytes(artifact.write(setting.maker.make("ssf", "task", 0)))
@@ -183,6 +187,7 @@ def test_merge_folds_an_artifact_that_it_is_given(small, setting, tmp_path):
     assert [r["method"] for r in found[:4]] == ["ssf", "linear", "ssf", "ssf"]
 
 
+@pytest.mark.slow
 def test_memory_weighs_a_task_in_every_place(small, monkeypatch):
     monkeypatch.setattr("rootstock.bench.memory._WARM", 4)
     ours, full = rows("memory", "--tasks", 20)
@@ -193,6 +198,7 @@ def test_memory_weighs_a_task_in_every_place(small, monkeypatch):
     assert full["host_bytes"] > ours["host_bytes"]
 
 
+@pytest.mark.slow
 def test_tables_are_for_readers(small):
     words = ("--rounds", 1, "--batch", 2, "--method", "lora:rank=2", "--system", "mixed")
 
@@ -224,6 +230,7 @@ def test_an_arm_that_turns_wrong_while_it_is_timed_is_refused():
         mixed._proven({"arm": lambda: next(turns)}, answers, "bf16", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bench", ["tasks", "swap"])
 def test_one_row_of_a_neighbouring_task_is_refused(small, monkeypatch, bench):
     """Task 4 has the factors of task 0: an engine that takes one for the other is found out."""

@@ -58,7 +58,7 @@ def in_sevens(items):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("family", ["vit", "swin"])
+@pytest.mark.parametrize("family", ["vit", pytest.param("swin", marks=pytest.mark.slow)])
 def test_every_method_answers_as_one_segment_at_a_time(tinies, make_adapter, family, dtype, device):
     backbone = tinies[family]
     engine = Engine(backbone, dtype, device, banked=True)

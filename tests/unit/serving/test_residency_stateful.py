@@ -156,7 +156,7 @@ HISTORIES = st.lists(
 )
 
 
-@pytest.mark.parametrize("calm_s", [0.0, 3600.0])
+@pytest.mark.parametrize("calm_s", [0.0, pytest.param(3600.0, marks=pytest.mark.slow)])
 def test_any_history_of_requests_batches_and_publishes_keeps_the_books(
     tiny, make_adapter, monkeypatch, calm_s
 ):
