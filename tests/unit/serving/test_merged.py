@@ -12,7 +12,11 @@ from adapters_store.pixels import normalise
 from serving.engine.engine import Engine
 from serving.engine.merged import fold, weigh
 
-CASES = [(f, name) for name, m in METHODS.items() for f in sorted(m.families)]
+CASES = [
+    pytest.param(family, name, marks=() if family == "vit" else pytest.mark.slow)
+    for name, method in METHODS.items()
+    for family in sorted(method.families)
+]
 CPU = torch.device("cpu")
 
 
