@@ -12,7 +12,11 @@ from adapters_store import artifact
 from adapters_store.store import AdapterStore
 from serving import api
 from serving.config import Settings
+from serving.engine.engine import Engine
 from serving.replica import Replica
+from serving.residency import Residency
+from serving.telemetry import Telemetry
+from tests.shelves import Shelf
 
 
 class Alone:
@@ -109,3 +113,53 @@ def png() -> bytes:
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "PNG")
     return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def engine(tiny):
+    return Engine(tiny)
+
+
+@pytest.fixture(scope="module")
+def artifacts(tiny, make_adapter):
+    """Six small adapters of one task."""
+    return [artifact.write(make_adapter(tiny, "lora", seed=i, rank=1, labels=2)) for i in range(6)]
+
+
+@pytest.fixture
+def shelf():
+    return Shelf()
+
+
+@pytest.fixture
+def residency_of(tiny, engine, shelf):
+    """Makes residencies of two slots, with changes; in the end their books must hold."""
+    made: list[Residency] = []
+
+    def make(**changes) -> Residency:
+        how = {"slots": 2, "host_bytes": 2**30, **changes}
+        made.append(Residency(tiny, engine, shelf, Telemetry(task_labels_max=10), **how))
+        return made[-1]
+
+    yield make
+    for residency in made:
+        residency.check()
+        residency.close()
+        residency.check()
+
+
+@pytest.fixture
+def residency(residency_of):
+    return residency_of()
+
+
+@pytest.fixture
+def one(engine, artifacts):
+    """Bytes that one of the adapters takes."""
+    return engine.prepare(artifact.read(artifacts[0])).nbytes
+
+
+@pytest.fixture
+def never_quiet(monkeypatch):
+    """The engine is never idle for long enough, so that nothing is checked unasked."""
+    monkeypatch.setattr("serving.host_memory._CALM_S", 3600.0)

@@ -15,9 +15,7 @@ from adapters_store.catalog import Catalog
 from adapters_store.effect import golden_images
 from adapters_store.errors import StoreUnavailableError
 from serving.config import Settings
-from serving.engine.break_even import measure
-from serving.engine.engine import Engine
-from serving.engine.merged import disagreements, weigh
+from serving.engine.merged import weigh
 from serving.gain import Gain
 from serving.hot import Hot
 from serving.promotion import Rules
@@ -29,11 +27,6 @@ from serving.types import Path
 PAYS = Gain(mixed=((1, 1.0), (8, 8.0)), merged=((1, 0.5), (8, 4.0)))  # from the first sample on
 IN_FOURS = Gain(mixed=((1, 1.0), (8, 8.0)), merged=((1, 1.0), (3, 3.0), (4, 3.0), (8, 6.0)))
 RULES = Rules(budget_bytes=2**30, retry_s=0.0, stay_s=0.0)
-
-
-@pytest.fixture(scope="module")
-def engine(tiny):
-    return Engine(tiny)
 
 
 class Bench:
@@ -363,28 +356,6 @@ def test_batches_that_run_while_releases_come_and_go_are_all_answered_right(
 
     assert max(gaps) <= 1e-3
     assert seen == {"Prepared", "Folded"}
-
-
-def test_logits_agree_within_tolerance_and_in_their_label():
-    mixed = np.array([[1.0, 2.0, 3.0], [9.0, 0.0, 0.0]], np.float32)
-    swapped = np.array([[1.0, 2.501, 2.5], [9.0, 0.0, 0.0]], np.float32)
-    tied = np.array([[3.0, 2.999, 0.0]], np.float32)
-
-    assert disagreements(mixed * 1.0001, mixed, 1e-3) == ()
-    assert "other logits" in disagreements(mixed * 1.01, mixed, 1e-3)[0]
-    assert "another label" in disagreements(swapped, mixed, 0.1)[0]
-    assert disagreements(tied[:, [1, 0, 2]], tied, 1e-3) == (), "rounding may order them either way"
-    assert "NaN" in disagreements(mixed * np.nan, mixed, 1e-3)[0]
-    assert disagreements(mixed, mixed * np.nan, 1e-3)
-
-
-def test_a_measured_gain_covers_the_sizes_in_turn_and_stops_in_time(engine):
-    gain = measure(engine, 4)
-    short = measure(engine, 1024, limit_s=0.0)
-
-    assert [size for size, _ in gain.mixed] == [size for size, _ in gain.merged] == [1, 2, 4]
-    assert all(s >= 0 for _, s in (*gain.mixed, *gain.merged))
-    assert len(short.mixed) == 1
 
 
 def test_pins_without_memory_to_hold_them_are_a_mistake():

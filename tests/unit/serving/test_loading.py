@@ -6,13 +6,7 @@ import pytest
 from adapters_store import artifact, plain
 from adapters_store.adapter import Adapter
 from adapters_store.errors import EffectFailedError
-from serving.engine.engine import Engine
 from serving.loading import Loader
-
-
-@pytest.fixture(scope="module")
-def engine(tiny):
-    return Engine(tiny)
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from adapters_store.backbone import features
 from adapters_store.effect import golden_images, relative
 from adapters_store.methods.table import METHODS
 from adapters_store.pixels import normalise
+from serving.engine.break_even import measure
 from serving.engine.engine import Engine
-from serving.engine.merged import fold, weigh
+from serving.engine.merged import disagreements, fold, weigh
 
 CASES = [
     pytest.param(family, name, marks=() if family == "vit" else pytest.mark.slow)
@@ -86,3 +87,25 @@ def test_own_copies_lie_in_memory_as_the_engine_laid_the_frozen_ones(tinies, mak
 
     laid = dict(frozen.named_parameters())
     assert all(p.stride() == laid[name].stride() for name, p in folded.net.named_parameters())
+
+
+def test_logits_agree_within_tolerance_and_in_their_label():
+    mixed = np.array([[1.0, 2.0, 3.0], [9.0, 0.0, 0.0]], np.float32)
+    swapped = np.array([[1.0, 2.501, 2.5], [9.0, 0.0, 0.0]], np.float32)
+    tied = np.array([[3.0, 2.999, 0.0]], np.float32)
+
+    assert disagreements(mixed * 1.0001, mixed, 1e-3) == ()
+    assert "other logits" in disagreements(mixed * 1.01, mixed, 1e-3)[0]
+    assert "another label" in disagreements(swapped, mixed, 0.1)[0]
+    assert disagreements(tied[:, [1, 0, 2]], tied, 1e-3) == (), "rounding may order them either way"
+    assert "NaN" in disagreements(mixed * np.nan, mixed, 1e-3)[0]
+    assert disagreements(mixed, mixed * np.nan, 1e-3)
+
+
+def test_a_measured_gain_covers_the_sizes_in_turn_and_stops_in_time(engine):
+    gain = measure(engine, 4)
+    short = measure(engine, 1024, limit_s=0.0)
+
+    assert [size for size, _ in gain.mixed] == [size for size, _ in gain.merged] == [1, 2, 4]
+    assert all(s >= 0 for _, s in (*gain.mixed, *gain.merged))
+    assert len(short.mixed) == 1
