@@ -112,8 +112,15 @@ def _start(settings: Settings) -> str | None:
         )
         serve.run(build(settings), name=APPLICATION, route_prefix="/", logging_config=_QUIET)
     except Exception as error:  # noqa: BLE001 (its text is the answer)
-        return _replica_reason() or f"{type(error).__name__}: {error}".partition("\n")[0]
+        return _replica_reason() or reason(error)
     return None
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong in one line; of an error in a Ray process, what it was there."""
+    while isinstance(cause := getattr(error, "cause", None), BaseException):
+        error = cause
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _replica_reason() -> str:

@@ -28,8 +28,9 @@ from serving.config import Settings
 # HAProxy dials replicas at 127.0.0.1, where they listen only for these.
 HAPROXY_HOSTS: Final = ("127.0.0.1", "localhost", "0.0.0.0")  # noqa: S104 (a name, not a binding)
 
-# Below the ports that the system gives out by itself; one cell for each run.
+# Both below the ports that the system gives out by itself; a run has one cell.
 _CELLS: Final = range(10240, 29440, 640)
+_PUBLIC: Final = range(29440, 32768)
 # So that `<folder>/<node, 56>/admin.<pid>.tmp` of HAProxy fits a socket's 107 bytes; Ray's own,
 # `<folder>/session_<time and pid, 34>/sockets/plasma_store`, are no longer.
 _FOLDER_BYTES_MAX: Final = 30
@@ -84,6 +85,19 @@ def check_address(settings: Settings) -> None:
         except OSError as error:
             where, why = f"{settings.host} port {settings.port}", error.strerror or str(error)
             raise LaunchError(f"cannot listen on {where}: {why.lower()}") from None
+
+
+def free_port() -> int:
+    """A port of this machine that nobody has just now and that no connection will be given.
+
+    Raises:
+        LaunchError: none is free.
+    """
+    for port in random.sample(_PUBLIC, len(_PUBLIC)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise LaunchError(f"no port is free from {_PUBLIC.start} to {_PUBLIC.stop - 1}")
 
 
 def reserve(settings: Settings) -> tuple[RunPaths, socket.socket]:

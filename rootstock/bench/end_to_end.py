@@ -3,7 +3,6 @@
 import asyncio
 import io
 import itertools
-import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
@@ -23,7 +22,7 @@ from adapters_store.store import AdapterStore
 from rootstock.bench.adapters import Maker
 from rootstock.bench.turns import Spread, order, quotients
 from serving.config import Settings
-from serving.launch import run
+from serving.launch import free_port, run
 from serving.replica import Replica
 
 _METHODS: Final = ("alore", "lora")
@@ -61,7 +60,7 @@ def measure(
     with ExitStack() as stack:
         urls = {}
         for ingress in ("haproxy", "python"):
-            settings = Settings(**common, port=_free_port(), ingress=ingress)
+            settings = Settings(**common, port=free_port(), ingress=ingress)
             urls[ingress] = stack.enter_context(run(settings)).url
         replica = Replica(Settings(**common), "bench")
         stack.callback(replica.close)
@@ -175,10 +174,3 @@ def _pictures(folder: Path | None) -> list[bytes]:
         rough.resize((500, 375), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
         bodies.append(file.getvalue())
     return bodies
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

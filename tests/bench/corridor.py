@@ -11,7 +11,6 @@ import asyncio
 import json
 import platform
 import random
-import socket
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from adapters_store.store import AdapterStore  # noqa: E402
 from rootstock.demo.traffic import Stream, drive  # noqa: E402
 from serving.config import Settings  # noqa: E402
 from serving.engine.engine import Engine  # noqa: E402
-from serving.launch import run  # noqa: E402
+from serving.launch import free_port, run  # noqa: E402
 
 BATCH = 16
 AGREEMENT_IMAGES = 1200
@@ -97,7 +96,7 @@ def over_http(
     pictures: dict[str, list[tuple[str, bytes]]],
 ) -> dict[str, list[str]]:
     """The label that one server gives to every test image, all tasks mixed at random."""
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
+    with tempfile.TemporaryDirectory() as folder:
         store = AdapterStore.open(f"file://{folder}/store", backbone.spec.ref.digest)
         for name, data in adapters.items():
             adapter = read[name]
@@ -105,15 +104,12 @@ def over_http(
             renamed = artifact.write(Adapter(manifest=manifest, tensors=adapter.tensors))
             store.publish(renamed, name, by="bench")
             assert len(renamed) - len(data) < 64
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
         settings = Settings(
             store=store.uri,
             backbone=given.backbone,
             weights=given.weights,
             dtype=given.dtype,
-            port=port,
+            port=free_port(),
         )
         requests = [
             (name, i, body) for name in read for i, (_, body) in enumerate(pictures[_task(name)])

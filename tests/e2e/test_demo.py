@@ -7,14 +7,13 @@ import sys
 
 import pytest
 
+from serving.launch import free_port
+
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 def test_the_demo_ends_by_itself_with_no_request_lost(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    command = [sys.executable, "-m", "rootstock", "demo", "--port", port, "--json"]
+    command = [sys.executable, "-m", "rootstock", "demo", "--port", str(free_port()), "--json"]
 
     done = subprocess.run(
         [*command, "--keep", str(tmp_path / "kept")],

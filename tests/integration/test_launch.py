@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,17 +16,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.config import Settings
-from serving.launch import LaunchError, Running, check_address, processes, run
+from serving.launch import LaunchError, Running, check_address, free_port, processes, run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 REPLICAS = {"haproxy": 2, "python": 1}
-
-
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def get(server: Running, path: str) -> str:

@@ -27,7 +27,7 @@ wait_passively()
 from adapters_store import backbone as backbones  # noqa: E402
 from adapters_store.backbone import Backbone  # noqa: E402
 from adapters_store.store import AdapterStore  # noqa: E402
-from serving.launch import Running, processes  # noqa: E402
+from serving.launch import Running, free_port, processes  # noqa: E402
 from tests.bench.hardening.churn import TASKS, publisher, verdict  # noqa: E402
 from tests.bench.hardening.load import Load, picture, telling  # noqa: E402
 from tests.bench.hardening.probe import (  # noqa: E402
@@ -177,9 +177,7 @@ class _Door:
 
     def __init__(self, behind: int) -> None:
         self._behind = behind
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port = int(sock.getsockname()[1])
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -9,7 +9,6 @@ import http.client
 import json
 import os
 import platform
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.config import Settings
-from serving.launch import Running, processes, run
+from serving.launch import Running, free_port, processes, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +55,6 @@ def server(**settings: Any) -> Iterator[Running]:
     """A server of one replica on this machine, in the way that users start it."""
     with run(Settings(**{"port": free_port(), "threads": 1, **settings})) as running:
         yield running
-
-
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def replicas(running: Running) -> list[int]:

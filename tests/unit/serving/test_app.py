@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,7 @@ from serving.app import (
     timeouts_s,
 )
 from serving.config import Settings, Token
-from serving.launch import LaunchError, check_address, reserve
+from serving.launch import LaunchError, check_address, free_port, reserve
 
 HAPROXY = Settings(store="memory://")
 PYTHON = Settings(store="memory://", ingress="python")
@@ -210,6 +211,29 @@ def test_a_taken_port_is_told_before_anything_starts():
 
         with pytest.raises(LaunchError, match=rf"cannot listen on 127\.0\.0\.1 port {port}: addr"):
             check_address(HAPROXY.model_copy(update={"port": port}))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the range is a file of Linux")
+def test_no_connection_is_given_a_free_port_before_the_server_binds_it():
+    """A port of the system's own range can go to any client while the server starts."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+
+    ports = {free_port() for _ in range(20)}
+
+    assert max(ports) < first
+    assert not ports & {port for cell in launch._CELLS for port in range(cell, cell + 640)}
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's imports, not ours
+def test_a_failed_start_is_told_by_what_failed_and_not_by_where_ray_ran_it():
+    """Ray's own first line names an actor and a process, and no reason."""
+    from ray.exceptions import RayTaskError
+
+    from serving.host import reason
+
+    error = RayTaskError("ready", "Traceback …", RuntimeError("HAProxy crashed:\n cannot bind"))
+
+    assert reason(error.as_instanceof_cause()) == "RuntimeError: HAProxy crashed: cannot bind"
 
 
 def test_haproxy_is_refused_where_it_could_not_reach_its_replicas():
