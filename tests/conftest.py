@@ -10,6 +10,7 @@ wait_passively()
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from safetensors.torch import save_file
 
 from adapters_store import backbone as backbones
@@ -21,6 +22,16 @@ from adapters_store.methods.table import METHODS, parse_options
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers are as many as the cores
+
+# A run is to tell about a change, not about luck or a busy machine: the same examples every time,
+# however long they take. ROOTSTOCK_SEARCH=1 looks for new ones.
+settings.register_profile(
+    "rootstock",
+    deadline=None,
+    derandomize=not os.environ.get("ROOTSTOCK_SEARCH"),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("rootstock")
 
 SHARED = Path(os.environ.get("ROOTSTOCK_SHARED", Path(__file__).parents[2] / "shared"))
 

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -105,12 +105,10 @@ def servers(tmp_path_factory):
         )
         for ingress, replicas in REPLICAS.items()
     ]
-    with ThreadPoolExecutor() as pool:
-        starting = [pool.submit(run, one) for one in settings]
-    running = [start.result() for start in starting]
-    yield dict(zip(REPLICAS, running, strict=True))
-    for server in running:
-        server.stop()
+    with ExitStack() as stack:
+        with ThreadPoolExecutor() as pool:  # if one does not start, the other is stopped
+            running = list(pool.map(lambda one: stack.enter_context(run(one)), settings))
+        yield dict(zip(REPLICAS, running, strict=True))
 
 
 @pytest.fixture(params=list(REPLICAS))
