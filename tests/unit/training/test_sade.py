@@ -33,7 +33,10 @@ def brute(module):
 
 
 @pytest.mark.parametrize("options", [{}, {"pools": 2}, {"scale": 10.0}])
-@pytest.mark.parametrize("family", ["vit", "swin", "convnext", "mixer"])
+@pytest.mark.parametrize(
+    "family",
+    ["vit", *(pytest.param(f, marks=pytest.mark.slow) for f in ("swin", "convnext", "mixer"))],
+)
 def test_the_short_form_is_the_long_one(tinies, family, options):
     module = module_of(tinies[family], **options)
 
