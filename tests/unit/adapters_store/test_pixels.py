@@ -87,6 +87,44 @@ def test_extreme_shapes_are_answered(size, geometry):
     assert pixels(encoded(Image.new("RGB", size)), preprocess).shape == (3, 8, 8)
 
 
+def photograph(width, height):
+    """Soft shapes and some grain, as a camera sees them."""
+    rng = np.random.default_rng(width)
+    shapes = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)).resize((width, height))
+    grain = rng.normal(0, 2, (height, width, 1))
+    return Image.fromarray(np.clip(np.asarray(shapes) + grain, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("geometry", ["squash", "timm"])
+@pytest.mark.parametrize("size", [(40, 30), (150, 100), (900, 640)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_the_fast_way_gives_the_pixels_of_the_reference(kind, size, geometry, orientation):
+    """The largest of these is decoded at a fraction of its size, which costs a little."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(photograph(*size), kind, exif=exif)
+    preprocess = SQUASH.model_copy(update={"size": (32, 32), "geometry": geometry})
+
+    far = np.abs(pixels(data, preprocess).astype(int) - arrange(decode(data), preprocess))
+
+    scaled = kind == "JPEG" and size == (900, 640)
+    assert far.max() <= (16 if scaled else 2)
+    assert far.mean() < (1.0 if scaled else 0.3)
+
+
+def test_a_large_jpeg_is_not_decoded_whole(monkeypatch):
+    """Only as far as twice what the network reads: a phone's photograph costs a sixth."""
+    sizes = []
+    load = Image.Image.getexif  # called on the loaded picture too
+    monkeypatch.setattr(Image.Image, "getexif", lambda i: (sizes.append(i.size), load(i))[1])
+
+    pixels(encoded(photograph(900, 640), "JPEG"), SQUASH)
+
+    assert sizes[0] == (900, 640)
+    assert max(sizes[-1]) < 200
+
+
 @pytest.mark.parametrize(
     "data",
     [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"%PDF-1.4", b"\xff\xd8\xff\xe0" + b"\0" * 100],
