@@ -82,7 +82,6 @@ Labels = Annotated[
     FailFast(),
     AfterValidator(_named),
 ]
-Scalar = bool | int | float | Text
 Mean = Annotated[float, Field(ge=0, le=1)]
 Deviation = Annotated[float, Field(ge=1e-3, le=1e3)]  # in float32 its inverse stays finite
 
@@ -150,7 +149,7 @@ class Provenance(_Value):
 
     data: Text = ""  # digest of the training images and labels
     seed: int = 0
-    recipe: dict[Text, Scalar] = {}
+    recipe: dict[Text, Option] = {}  # and, under `protocol`, how its numbers were chosen
     versions: dict[Text, Text] = {}
 
 

@@ -2,9 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal
 
 from adapters_store.families import IN_FRONT
 from adapters_store.manifest import BackboneRef, Preprocess
+
+Statistics = tuple[float, float, float]  # of inputs in [0, 1], a number a colour
+Normalisation = Literal["backbone", "imagenet", "half", "none"]
+
+# name → mean and std; "backbone" is as its weights were trained, and not in the table.
+NAMED: Final[Mapping[str, tuple[Statistics, Statistics]]] = MappingProxyType(
+    {
+        "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # inputs between -1 and 1
+        "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),  # inputs stay between 0 and 1
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +43,8 @@ class BackboneSpec:
     family: str
     input_size: tuple[int, int]  # height, width in pixels
     features: int  # width of the vector that heads read
-    mean: tuple[float, float, float]  # of inputs in [0, 1], as the weights were trained
-    std: tuple[float, float, float]
+    mean: Statistics  # as the weights were trained
+    std: Statistics
     interpolation: str
     crop_pct: float  # of the data config; used by geometry "timm" alone
     targets: tuple[Target, ...]  # every nn.Linear of the family's map, in the network's order
@@ -56,13 +70,16 @@ class BackboneSpec:
             raise ValueError(f"{self.family} backbones have no place {placement!r}")
         return self.of_role(*roles)
 
-    def preprocess(self, geometry: str = "squash") -> Preprocess:
+    def preprocess(
+        self, geometry: str = "squash", normalise: Normalisation = "backbone"
+    ) -> Preprocess:
         """The preprocessing that an adapter for this backbone gets unless it asks for another."""
+        mean, std = (self.mean, self.std) if normalise == "backbone" else NAMED[normalise]
         return Preprocess(
             size=self.input_size,
             geometry="timm" if geometry == "timm" else "squash",
             interpolation="bilinear" if self.interpolation == "bilinear" else "bicubic",
             crop_pct=self.crop_pct if geometry == "timm" else 1.0,
-            mean=self.mean,
-            std=self.std,
+            mean=mean,
+            std=std,
         )

@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adapters_store.manifest import canonical
+from training import spill
 from training.errors import DataInvalidError
 
 SPLITS: Final = ("train", "val", "test")
@@ -22,10 +23,28 @@ class Split:
 
     images: NDArray[np.uint8]  # [N, 3, H, W]
     labels: NDArray[np.int64]  # [N], positions in the task's classes
+    # [N, 3, H', W'] with a margin around what is served, where crops are to be drawn from it.
+    wide: NDArray[np.uint8] | None = None
 
     def where(self, chosen: NDArray[np.bool_]) -> "Split":
         """The images for which `chosen` [N] is true, in the same order."""
-        return Split(images=self.images[chosen], labels=self.labels[chosen])
+        rows = np.flatnonzero(chosen)
+        return Split(
+            images=spill.chosen(self.images, rows),
+            labels=self.labels[rows],
+            wide=None if self.wide is None else spill.chosen(self.wide, rows),
+        )
+
+    def then(self, other: "Split") -> "Split":
+        """These images, and the other's behind them."""
+        wide = None
+        if self.wide is not None and other.wide is not None:
+            wide = spill.joined((self.wide, other.wide))
+        return Split(
+            images=spill.joined((self.images, other.images)),
+            labels=np.concatenate([self.labels, other.labels]),
+            wide=wide,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +54,7 @@ class TaskData:
     classes: tuple[str, ...]  # the rows of the head, in this order
     splits: Mapping[str, Split]  # "train", and "val" and "test" where there are such images
     digest: str  # sha256 over all images and labels, whatever split they came from
+    skipped: tuple[str, ...] = ()  # files left out because nothing can decode them, and why
 
     @property
     def train(self) -> Split:
@@ -45,6 +65,16 @@ class TaskData:
     def val(self) -> Split | None:
         """What settings are chosen on, if there is any."""
         return self.splits.get("val")
+
+    def with_trainval(self) -> "TaskData":
+        """The same images for a final run: train is train and then val, and there is no val.
+
+        The digest stays, for it is the same images.
+        """
+        if self.val is None:
+            return self
+        rest = {name: split for name, split in self.splits.items() if name not in ("train", "val")}
+        return replace(self, splits={"train": self.train.then(self.val), **rest})
 
 
 def from_arrays(
@@ -79,11 +109,11 @@ def from_arrays(
     return TaskData(classes=tuple(classes), splits=with_val(named, seed), digest=proof.hexdigest())
 
 
-def with_val(splits: Mapping[str, Split], seed: int) -> dict[str, Split]:
+def with_val(splits: Mapping[str, Split], seed: int, share: float = VAL_SHARE) -> dict[str, Split]:
     """The same splits; where val is missing, a share of train has become val."""
     if "val" in splits:
         return dict(splits)
-    held = hold_out(splits["train"].labels, VAL_SHARE, seed)
+    held = hold_out(splits["train"].labels, share, seed)
     parts = {"train": splits["train"].where(~held), "val": splits["train"].where(held)}
     whole = {**splits, **parts}
     return {name: split for name, split in whole.items() if len(split.labels)}

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapters_store.families import FAMILIES
+from adapters_store.methods.mixing import mixed
 from adapters_store.methods.protocol import (
     AdapterModule,
     Frozen,
@@ -70,12 +71,10 @@ class ExpertsSite(Site):
 
     def forward(self, x: Tensor, frozen: Frozen) -> Tensor:
         """frozen(x + s·xΔᵀ) by the structured product (methods.md §3.5): Δ is never built."""
-        n, r = self.V.shape[0], self.V.shape[1]
-        blocks = x.reshape(*x.shape[:-1], n, -1)  # [..., q, d/n]
+        blocks = x.reshape(*x.shape[:-1], self.V.shape[0], -1)  # [..., q, d/n]
         z = F.linear(blocks, self.V.flatten(0, 1))  # [..., q, i·r]
-        z = F.dropout(z, self.dropout, self.training).reshape(*z.shape[:-1], n, r)
-        z = torch.einsum("...qir,ipq->...pir", z, self.A)
-        delta = F.linear(z.flatten(-2), self.U.permute(1, 0, 2).flatten(1))  # [..., p, d/n]
+        z = mixed(F.dropout(z, self.dropout, self.training), self.A)  # [..., p, i·r]
+        delta = F.linear(z, self.U.permute(1, 0, 2).flatten(1))  # [..., p, d/n]
         return frozen(x + self.scale * delta.flatten(-2))
 
 

@@ -51,7 +51,7 @@ class BitFit(Method[BitFitOptions]):
         """Identity at the start: Δb is zero; there is no place for dropout."""
         return AdapterModule(
             {
-                t.path: AffineSite({"delta": torch.zeros(t.outputs)}, beta="delta")
+                t.path: AffineSite(t, {"delta": torch.zeros(t.outputs)}, beta="delta")
                 for t in self.targets(spec)
             }
         )

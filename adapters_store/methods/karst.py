@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapters_store.families import FAMILIES
+from adapters_store.methods.mixing import mixed
 from adapters_store.methods.protocol import (
     AdapterModule,
     Frozen,
@@ -109,11 +110,9 @@ class KarstSite(Site):
 
     def _delta(self, x: Tensor) -> Tensor:
         mix, down = self.get_parameter("C"), self.get_parameter("B")
-        n, r, part = down.shape
-        blocks = x.reshape(*x.shape[:-1], -1, part)  # [..., q, in/f]
+        blocks = x.reshape(*x.shape[:-1], -1, down.shape[-1])  # [..., q, in/f]
         z = F.linear(blocks, down.flatten(0, 1))  # [..., q, i·r]
-        z = F.dropout(z, self.dropout, self.training).reshape(*z.shape[:-1], n, r)
-        z = torch.einsum("...qir,ipq->...pir", z, mix).flatten(-2)
+        z = mixed(F.dropout(z, self.dropout, self.training), mix)  # [..., p, i·r]
         ups = (self.get_parameter(name).permute(1, 0, 2).flatten(1) for name in self.ups)
         return torch.cat([F.linear(z, up).flatten(-2) for up in ups], dim=-1)
 

@@ -63,7 +63,7 @@ class Ssf(Method[SsfOptions]):
         return AdapterModule(
             {
                 t.path: AffineSite(
-                    {n: torch.empty(t.outputs).normal_(MEAN[n], SPREAD) for n in terms(t)}
+                    t, {n: torch.empty(t.outputs).normal_(MEAN[n], SPREAD) for n in terms(t)}
                 )
                 for t in places(spec)
             }

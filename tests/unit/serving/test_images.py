@@ -57,7 +57,9 @@ def written(root, cases):
 def test_every_answer_is_that_of_the_slow_path_on_what_training_reads(door, seen, tiny, tmp_path):
     client, _, adapter = door
     preprocess = adapter.manifest.preprocess
-    split = folder.read_split(written(tmp_path, ANSWERED), "test", ("digits",), preprocess)
+    split = folder.read_split(
+        written(tmp_path, ANSWERED), "test", ("digits",), preprocess, strict=True
+    )
     wanted = plain.logits(tiny, adapter, split.images)
     odds = np.exp(wanted - wanted.max(axis=1, keepdims=True))
     odds /= odds.sum(axis=1, keepdims=True)
@@ -89,7 +91,7 @@ def test_what_is_refused_is_a_problem_and_names_the_reason_of_training(door, see
         cases = REFUSED[start : start + FAULTS_SHOWN]
         root = written(tmp_path / str(start), cases)
         with pytest.raises(DataInvalidError) as refused:
-            folder.read_split(root, "test", ("digits",), adapter.manifest.preprocess)
+            folder.read_split(root, "test", ("digits",), adapter.manifest.preprocess, strict=True)
         found = [fault.partition(": ")[2] for fault in refused.value.faults]
         assert found == [said[case.name] for case in cases]
     assert seen == []

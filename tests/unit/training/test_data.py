@@ -81,3 +81,24 @@ def test_names_that_no_manifest_holds_are_refused(classes):
     """Class names become labels, so they obey the manifest's rule before anything is trained."""
     with pytest.raises(DataInvalidError):
         from_arrays(classes, {"train": (images_of(4), np.array([0, 0, 0, 0]))})
+
+
+def test_the_final_run_learns_from_train_and_then_val():
+    """In that order; test is as it was, and so is the digest, for it is the same images."""
+    data = from_arrays(
+        "ab",
+        {
+            "train": (images_of(4, 1), np.array([0, 1, 0, 1])),
+            "val": (images_of(2, 2), np.array([1, 0])),
+            "test": (images_of(2, 3), np.array([0, 1])),
+        },
+    )
+
+    whole = data.with_trainval()
+
+    assert whole.train.labels.tolist() == [0, 1, 0, 1, 1, 0]
+    assert whole.train.images[:, 0, 0, 0].tolist() == [1, 1, 1, 1, 2, 2]
+    assert whole.val is None
+    assert whole.splits["test"] is data.splits["test"]
+    assert whole.digest == data.digest
+    assert whole.with_trainval() is whole

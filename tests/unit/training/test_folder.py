@@ -17,10 +17,10 @@ def preprocess(tiny):
     return tiny.spec.preprocess()
 
 
-def faults_of(root, preprocess) -> str:
+def faults_of(root, preprocess, **how) -> str:
     """What is refused, and why."""
     with pytest.raises(DataInvalidError) as caught:
-        folder.read(root, preprocess)
+        folder.read(root, preprocess, **how)
     return str(caught.value)
 
 
@@ -92,19 +92,75 @@ def test_an_unknown_extension_is_no_fault_when_it_decodes(write_folder, preproce
     assert len(folder.read(root, preprocess).train.labels) == 3
 
 
-def test_every_undecodable_file_is_listed(write_folder, preprocess):
-    """A text, a truncated picture and a dead link are named in one error."""
-    root = write_folder({"train": 3})
+@pytest.fixture
+def spoilt(write_folder):
+    """A folder with a text, a truncated picture and a dead link among its pictures."""
+    root = write_folder({"train": 3, "val": 1})
     whole = (root / "train/bars/0.png").read_bytes()
     (root / "train/bars/notes.txt").write_text("not a picture")
     (root / "train/checks/cut.png").write_bytes(whole[: len(whole) // 2])
     (root / "train/dots/gone.png").symlink_to(root / "nowhere")
+    return root
+
+
+BAD = ("train/bars/notes.txt", "train/checks/cut.png", "train/dots/gone.png")
+
+
+def test_bad_files_are_listed_and_left_out(spoilt, preprocess):
+    """One line each; what is left is read as if they had never been there."""
+    data = folder.read(spoilt, preprocess)
+
+    assert [line.partition(": ")[0] for line in data.skipped] == list(BAD)
+    assert all(line.partition(": ")[2] for line in data.skipped)
+    for name in BAD:
+        (spoilt / name).unlink()
+    clean = folder.read(spoilt, preprocess)
+    assert clean.skipped == ()
+    assert clean.digest == data.digest
+    assert (clean.train.images == data.train.images).all()
+    assert (clean.train.labels == data.train.labels).all()
+
+
+def test_strict_refuses_every_bad_file_in_one_error(spoilt, preprocess):
+    """All three are named."""
+    text = faults_of(spoilt, preprocess, strict=True)
+
+    for name in BAD:
+        assert name in text
+    assert "\n" not in text
+
+
+def test_a_split_of_an_adapter_leaves_bad_files_out_too(spoilt, preprocess):
+    """Unless it is asked to be strict."""
+    labels = ("bars", "checks", "dots")
+
+    split = folder.read_split(spoilt, "train", labels, preprocess)
+
+    assert split.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    with pytest.raises(DataInvalidError, match="cut"):
+        folder.read_split(spoilt, "train", labels, preprocess, strict=True)
+
+
+def test_a_class_that_is_left_without_images_is_refused(write_folder, preprocess):
+    """The error says which class, and which files were not read."""
+    root = write_folder({"train": 2})
+    for number in range(2):
+        (root / f"train/checks/{number}.png").write_bytes(b"x")
 
     text = faults_of(root, preprocess)
 
-    for name in ("train/bars/notes.txt", "train/checks/cut.png", "train/dots/gone.png"):
-        assert name in text
-    assert "\n" not in text
+    assert "train/checks has no image that can be read" in text
+    assert "train/checks/1.png" in text
+    assert "train/bars" not in text
+
+
+def test_a_split_that_is_left_without_images_is_refused(write_folder, preprocess):
+    """An unreadable test split is no test split."""
+    root = write_folder({"train": 2, "test": 1})
+    for kind in ("bars", "checks", "dots"):
+        (root / f"test/{kind}/0.png").write_bytes(b"x")
+
+    assert "test has no image that can be read" in faults_of(root, preprocess)
 
 
 def test_a_long_list_of_faults_is_cut(write_folder, preprocess):
@@ -113,7 +169,20 @@ def test_a_long_list_of_faults_is_cut(write_folder, preprocess):
     for number in range(30):
         (root / f"train/bars/{number}.txt").write_text("x")
 
-    assert "and 10 more" in faults_of(root, preprocess)
+    assert "and 10 more" in faults_of(root, preprocess, strict=True)
+
+
+def test_crops_find_a_margin_around_train_and_val(write_folder, preprocess):
+    """Read with it where the recipe wants crops, and the served pixels stay what they are."""
+    root = write_folder({"train": 5, "test": 1})
+
+    plain = folder.read(root, preprocess)
+    data = folder.read(root, preprocess, augment="crop_flip")
+
+    shapes = {n: None if s.wide is None else s.wide.shape for n, s in data.splits.items()}
+    assert shapes == {"train": (12, 3, 37, 37), "val": (3, 3, 37, 37), "test": None}
+    assert (data.train.images == plain.train.images).all()
+    assert data.with_trainval().train.wide.shape == (15, 3, 37, 37)
 
 
 def test_a_class_that_train_does_not_have_is_refused(write_folder, preprocess):

@@ -5,7 +5,7 @@ import pytest
 from adapters_store.errors import MethodUnknownError
 from adapters_store.methods.table import METHODS
 from training.errors import RecipeInvalidError, SettingUnknownError
-from training.recipe import PUBLISHED, QUICK, Recipe, compose, parse_settings
+from training.recipe import FULL, PUBLISHED, QUICK, Recipe, changed, compose, parse_settings
 
 
 def test_every_method_has_its_recipes():
@@ -108,3 +108,57 @@ def test_warm_up_takes_a_fifth_of_a_short_run_at_most():
 def test_a_single_step_has_a_rate():
     """One epoch of one batch still learns at the peak."""
     assert Recipe(epochs=1).rate(0, 1) == 1e-3
+
+
+def test_a_recipe_says_what_pictures_become(tiny):
+    """Geometry and scaling of inputs, as they will stand in the manifest."""
+    own = Recipe().preprocess(tiny.spec)
+    named = Recipe(geometry="timm", normalise="imagenet").preprocess(tiny.spec)
+
+    assert (own.mean, own.std) == (tiny.spec.mean, tiny.spec.std)
+    assert (named.geometry, named.mean[0], named.std[0]) == ("timm", 0.485, 0.229)
+    assert Recipe(normalise="none").preprocess(tiny.spec).std == (1, 1, 1)
+    assert Recipe(normalise="half").preprocess(tiny.spec).mean == (0.5, 0.5, 0.5)
+
+
+SEARCHED = ("lr", "weight_decay", "drop_path")
+SIZES = {"repadapter": "hidden"}  # what a method calls its rank, where it calls it otherwise
+SCALES = {"karst": "multiplier"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_searched_can_be_set_for_every_method_that_has_it(method):
+    """Rate, decay and drop-path of all; rank and scale of those that have such a number."""
+    names = (*SEARCHED, SIZES.get(method, "rank"), SCALES.get(method, "scale"))
+    fields = METHODS[method].options.model_fields
+    chosen = {name: 0.25 for name in names if name in SEARCHED or name in fields}
+    chosen |= {name: 4 for name in names[3:4] if name in fields}
+
+    options, recipe = compose(method, chosen)
+
+    values = {**options.model_dump(), **recipe.model_dump()}
+    assert {name: values[name] for name in chosen} == chosen
+    assert len(chosen) == 5 - {"arc": 1, "ssf": 2, "bitfit": 2, "linear": 2}.get(method, 0)
+
+
+def test_a_recipe_is_dumped_the_same_way_every_time():
+    """In one order, as JSON, and read back to the same recipe; and it cannot be changed."""
+    dump = Recipe(lr=2e-3).model_dump_json()
+
+    assert Recipe.model_validate_json(dump).model_dump_json() == dump
+    with pytest.raises(ValueError, match="frozen"):
+        Recipe().lr = 1
+
+
+def test_the_cosine_ends_where_the_recipe_says():
+    """At a share of the peak: a tenth in KARST's code, nothing in ARC's."""
+    ends = {name: PUBLISHED[name].rate(12_999, 13_000) for name in ("karst", "arc", "lora")}
+
+    assert ends == pytest.approx({"karst": 1e-4, "arc": 0, "lora": 1e-5}, rel=1e-3, abs=1e-8)
+
+
+def test_a_recipe_alone_can_be_changed():
+    """That of full fine-tuning is of no method; what it does not have is refused."""
+    assert changed(FULL, {"epochs": 3}) == FULL.model_copy(update={"epochs": 3})
+    with pytest.raises(RecipeInvalidError, match="scale"):
+        changed(FULL, {"scale": 3})
