@@ -4,11 +4,10 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, Final
 
-import numpy as np
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
@@ -16,18 +15,18 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from adapters_store.errors import RootstockError
-from serving import bodies, lifecycle
+from serving import bodies, inference, inference_repository, lifecycle
 from serving.auth import Gate
-from serving.errors import DeadlineError, OverloadedError, RequestInvalidError
-from serving.problems import http_problem, problem, refusal, status_of
-from serving.replica import Classified, Replica
+from serving.door import Door
+from serving.errors import RequestInvalidError
+from serving.passage import Call, Passage, best, odds
+from serving.problems import http_problem, problem, refusal, status_of, worded
 from serving.telemetry import merge
-from serving.types import Fleet
+from serving.types import Classified, Fleet
 
 log = logging.getLogger(__name__)
 
 TOP_K: Final = 5
-_UNKNOWN: Final = "__unknown__"
 _BODY: Final = {
     "requestBody": {
         "required": True,
@@ -56,7 +55,7 @@ _BODY: Final = {
 }
 
 
-def build(replica: Replica, fleet: Fleet) -> FastAPI:
+def build(replica: Door, fleet: Fleet) -> FastAPI:
     """The application of one replica."""
     app = FastAPI(
         title="Rootstock",
@@ -65,7 +64,8 @@ def build(replica: Replica, fleet: Fleet) -> FastAPI:
         redoc_url=None,
     )
     gate = Gate(replica.settings.tokens, replica.settings.host)
-    door = Door(replica, fleet, gate)
+    passage = Passage(replica, fleet, gate)
+    edge = Edge(replica, fleet, passage)
     app.add_exception_handler(RootstockError, _refuse)
     app.add_exception_handler(ClientDisconnect, _refuse_gone)
     app.add_exception_handler(Exception, _refuse)
@@ -78,112 +78,97 @@ def build(replica: Replica, fleet: Fleet) -> FastAPI:
         summary="Classify one or more images",
         openapi_extra=_BODY,
         response_class=JSONResponse,
-    )(door.predict)
-    app.get("/healthz", tags=["health"], summary="Liveness of this replica")(door.healthz)
-    app.get("/readyz", tags=["health"], summary="Readiness of this replica")(door.readyz)
+    )(edge.predict)
+    app.post(
+        "/v1/predict",
+        tags=["predict"],
+        summary="Classify one image for several tasks",
+        openapi_extra=_BODY,
+        response_class=JSONResponse,
+    )(edge.predict_all)
+    app.get("/healthz", tags=["health"], summary="Liveness of this replica")(edge.healthz)
+    app.get("/readyz", tags=["health"], summary="Readiness of this replica")(edge.readyz)
     app.get(
         "/metrics",
         tags=["health"],
         summary="Prometheus text of all replicas",
         response_class=PlainTextResponse,
-    )(door.metrics)
+    )(edge.metrics)
     app.include_router(lifecycle.routes(replica, fleet, gate))
+    app.include_router(inference.routes(replica, gate, passage))
+    app.include_router(inference_repository.routes(replica, fleet, gate))
     return app
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
     if status_of(error)[0] == 500:
         log.error("request failed", exc_info=error, extra={"path": request.url.path})
-    return refusal(error)
+    return worded(request.url.path, refusal(error))
 
 
-async def _refuse_gone(_: Request, __: Exception) -> Response:
+async def _refuse_gone(request: Request, _: Exception) -> Response:
     """Nobody reads this: the client left while its body was being read."""
-    return http_problem(400, "the body ended early")
+    return worded(request.url.path, http_problem(400, "the body ended early"))
 
 
-async def _refuse_http(_: Request, error: Exception) -> Response:
+async def _refuse_http(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
     detail = "no such path" if status == 404 else str(getattr(error, "detail", "refused"))
-    return http_problem(status, detail)
+    return worded(request.url.path, http_problem(status, detail))
 
 
-async def _refuse_invalid(_: Request, error: Exception) -> Response:
+async def _refuse_invalid(request: Request, error: Exception) -> Response:
     """A path or query parameter that is not what the framework was told to expect."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"][1:]))
-    return http_problem(422, f"{where}: {first['msg']}")
+    return worded(request.url.path, http_problem(422, f"{where}: {first['msg']}"))
 
 
-class Door:
+class Edge:
     """The handlers that are not about a task's life."""
 
-    def __init__(self, replica: Replica, fleet: Fleet, gate: Gate) -> None:
-        self._replica, self._fleet, self._gate = replica, fleet, gate
-        self._telemetry = replica.telemetry
-        self._inside = 0  # predict calls; only the event loop touches it
+    def __init__(self, replica: Door, fleet: Fleet, passage: Passage) -> None:
+        self._replica, self._fleet, self._passage = replica, fleet, passage
 
     async def predict(self, request: Request, task: str, top_k: int = TOP_K) -> Response:
         """Answer with the most probable labels of the image for the task."""
-        began = time.perf_counter()
-        outcome = "ok"
-        self._enter(1)
-        try:
-            return await self._predict(request, task, top_k)
-        except Exception as error:
-            status, outcome = status_of(error)
-            if status in (429, 503, 504):
-                self._telemetry.count("rootstock_refusals", reason=outcome)
-            raise
-        finally:
-            self._enter(-1)
-            name = task.partition("@")[0]
-            known = name in self._replica.follower.view.catalog.tasks  # nobody may invent labels
-            self._telemetry.count(
-                "rootstock_requests", task=name if known else _UNKNOWN, outcome=outcome
-            )
-            self._telemetry.observe(
-                "rootstock_request_seconds", time.perf_counter() - began, outcome=outcome
-            )
+        async with self._passage.enter(request, task) as call:
+            _check_top_k(top_k)
+            return await self._predicted(request, task, top_k, call)
 
-    def _enter(self, change: int) -> None:
-        self._inside += change
-        self._telemetry.set("rootstock_in_flight", self._inside)
+    async def predict_all(
+        self, request: Request, task: Annotated[list[str], Query()], top_k: int = TOP_K
+    ) -> Response:
+        """Answer for every task in order, each with its prediction or its problem.
 
-    async def _predict(self, request: Request, task: str, top_k: int) -> Response:
+        The image is decoded once, and tasks whose adapter is a head alone share one forward.
+        """
         settings = self._replica.settings
-        self._gate.check("predict", request.headers.get("authorization"))
-        if not 1 <= top_k <= 1000:
-            raise RequestInvalidError("top_k must be between 1 and 1000")
-        budget_s = _number(request, "x-request-deadline-ms", settings.budget_s * 1000) / 1000
-        until = time.monotonic() + budget_s
-        try:
-            async with asyncio.timeout(budget_s):
-                return await self._answered(request, task, top_k, until)
-        except TimeoutError:
-            raise DeadlineError(budget_s) from None
+        async with self._passage.enter_for_all(request, task) as (visit, any_known):
+            _check_top_k(top_k)
+            if len(task) > settings.tasks_max:
+                raise RequestInvalidError(f"at most {settings.tasks_max} tasks in one call")
+            image = b""
+            if any_known:  # else there is nothing to look at
+                images, _ = await bodies.images(request, settings.body_bytes, settings.files_max)
+                if len(images) != 1:
+                    raise RequestInvalidError("one image for several tasks, not several")
+                image = images[0]
+            outcomes = await self._replica.classify_all(
+                task, image, key=visit.key, budget_s=visit.left_s
+            )
+            answer = self._answer_all(outcomes, top_k, visit.request_id)
+            del answer.headers["X-Adapter-Digest"]  # every prediction says its own
+            return answer
 
-    async def _answered(self, request: Request, task: str, top_k: int, until: float) -> Response:
-        replica, settings = self._replica, self._replica.settings
-        left_s = until - time.monotonic()
-        await replica.ensure(int(_number(request, "x-min-generation", 0)), min(left_s / 2, 2.0))
-        request_id = self._fleet.request_id() or request.headers.get("x-request-id", "")
-        key = request.headers.get("x-route-key") or request_id or None
-        await replica.locate(task, key)  # an unknown task is answered before the body
-        if self._inside > settings.inside_max or replica.batcher.waiting >= settings.queue_max:
-            raise OverloadedError("too many requests are inside already", 1)
-        pictures, many = await bodies.images(request, settings.body_bytes, settings.files_max)
-        classify: Callable[[bytes], Awaitable[Classified]] = lambda image: replica.classify(  # noqa: E731
-            task, image, key=key, budget_s=until - time.monotonic()
-        )
-        if not many:
-            done = await classify(pictures[0])
-            return self._answer(done, self._prediction(done, top_k, request_id))
-        outcomes = await asyncio.gather(*map(classify, pictures), return_exceptions=True)
+    def _answer_all(
+        self, outcomes: Sequence[Classified | BaseException], top_k: int, request_id: str
+    ) -> Response:
+        """Predictions and problems in order; of headers those that speak of all."""
         for outcome in outcomes:
             if isinstance(outcome, BaseException) and status_of(outcome)[0] == 500:
-                log.error("one image of a form failed", exc_info=outcome)
+                log.error("one answer of several failed", exc_info=outcome)
         results = [
             problem(o) if isinstance(o, BaseException) else self._prediction(o, top_k, request_id)
             for o in outcomes
@@ -191,47 +176,39 @@ class Door:
         first = next((o for o in outcomes if isinstance(o, Classified)), None)
         return self._answer(first, {"results": results})
 
+    async def _predicted(self, request: Request, task: str, top_k: int, call: Call) -> Response:
+        replica, settings = self._replica, self._replica.settings
+        pictures, many = await bodies.images(request, settings.body_bytes, settings.files_max)
+        classify: Callable[[bytes], Awaitable[Classified]] = lambda image: replica.classify(  # noqa: E731
+            task, image, key=call.key, budget_s=call.left_s
+        )
+        if not many:
+            done = await classify(pictures[0])
+            return self._answer(done, self._prediction(done, top_k, call.request_id))
+        outcomes = await asyncio.gather(*map(classify, pictures), return_exceptions=True)
+        return self._answer_all(outcomes, top_k, call.request_id)
+
     def _prediction(self, done: Classified, top_k: int, request_id: str) -> dict[str, Any]:
         began = time.perf_counter()
-        logits = done.answer.logits.astype(np.float64)
-        odds = np.exp(logits - logits.max())
-        odds /= odds.sum()
-        best = np.argsort(-odds, kind="stable")[:top_k]
+        probabilities = odds(done.answer.logits)
         prediction = {
             "task": done.route.task,
             "release": done.route.release,
             "digest": done.route.digest,
             "path": done.answer.path.value,
             "predictions": [
-                {"label": done.labels[i], "index": int(i), "probability": float(odds[i])}
-                for i in best
+                {"label": done.labels[i], "index": i, "probability": float(probabilities[i])}
+                for i in best(probabilities, top_k)
             ],
             "request_id": request_id,
         }
-        stages = {
-            "decode": done.decode_s,
-            "queue": done.answer.queue_s,
-            "compute": done.answer.compute_s,
-            "encode": time.perf_counter() - began,
-        }
-        for stage, seconds in stages.items():
-            self._telemetry.observe("rootstock_stage_seconds", seconds, stage=stage)
+        self._passage.note(done, time.perf_counter() - began)
         return prediction
 
     def _answer(self, done: Classified | None, value: dict[str, Any]) -> Response:
-        generation = self._replica.generation if done is None else done.route.generation
-        headers = {"X-Generation": str(generation)}
-        if done is not None:
-            stages = (
-                ("decode", done.decode_s),
-                ("queue", done.answer.queue_s),
-                ("compute", done.answer.compute_s),
-            )
-            headers["X-Adapter-Digest"] = done.route.digest
-            headers["Server-Timing"] = ", ".join(f"{n};dur={s * 1000:.2f}" for n, s in stages)
         return Response(
             json.dumps(value, ensure_ascii=False),
-            headers=headers,
+            headers=self._passage.headers(done),
             media_type="application/json",
         )
 
@@ -241,8 +218,8 @@ class Door:
         return JSONResponse({"healthy": healthy}, status_code=200 if healthy else 503)
 
     async def readyz(self) -> Response:
-        """200 once the backbone is verified and the catalog was read."""
-        ready, status = self._replica.ready()
+        """200 once the backbone is verified, the catalog was read, and an engine is ready."""
+        ready, status = await self._replica.readiness()
         return JSONResponse({"ready": ready, **status}, status_code=200 if ready else 503)
 
     async def metrics(self) -> Response:
@@ -252,19 +229,11 @@ class Door:
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _number(request: Request, header: str, default: float) -> float:
-    """A header that holds a positive number.
+def _check_top_k(top_k: int) -> None:
+    """See that it can be given.
 
     Raises:
-        RequestInvalidError: it holds something else.
+        RequestInvalidError: it cannot.
     """
-    text = request.headers.get(header)
-    if text is None:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 2**53:
-        raise RequestInvalidError(f"{header} is not a positive number")
-    return value
+    if not 1 <= top_k <= 1000:
+        raise RequestInvalidError("top_k must be between 1 and 1000")

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -42,6 +43,9 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
     ),
     # Serve obeys headers of clients; they are taken off before it sees them.
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.front:middlewares",
+    # Serve kills an HAProxy that is not up in five seconds, or silent for ten: a busy machine's.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
     # Nothing is sent to anybody.
     "RAY_USAGE_STATS_ENABLED": "0",
 }
@@ -75,6 +79,8 @@ ONE_MACHINE: Final[Mapping[str, str]] = {
     "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1",
     # Lines of replicas are shown to people and read by `host.py`.
     "RAY_COLOR_PREFIX": "0",
+    # Thirty seconds by default, for Python to import Ray on a machine that is busy.
+    "RAY_raylet_start_wait_time_s": "120",
     # Other programs' memory is no reason to kill replicas.
     "RAY_memory_monitor_refresh_ms": "0",
 }
@@ -111,9 +117,9 @@ class RunPaths:
     ports: range  # as many as `ports_wanted` says, reserved by whoever made this
 
 
-def ports_wanted(replicas: int) -> int:
+def ports_wanted(http_replicas: int) -> int:
     """How many ports a run needs, the public one not counted."""
-    return _FRONT_PORTS + 2 * (replicas + _SPARE_PORTS)
+    return _FRONT_PORTS + 2 * (http_replicas + _SPARE_PORTS)
 
 
 def timeouts_s(settings: Settings) -> tuple[int, int]:
@@ -129,7 +135,7 @@ def environment(settings: Settings, run: RunPaths) -> dict[str, str]:
     variables[LEAVING_VARIABLE] = str(run.folder / "leaving")
     if settings.ingress == "haproxy":
         metrics, stats, fallback_http, fallback_grpc = run.ports[:_FRONT_PORTS]
-        span = settings.replicas + _SPARE_PORTS
+        span = settings.http_replicas + _SPARE_PORTS
         http, grpc = (run.ports[_FRONT_PORTS + i * span :][:span] for i in (0, 1))
         variables |= {
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run.folder / "haproxy.cfg"),
@@ -184,15 +190,10 @@ def build(args: Settings) -> "serve.Application":
     """The application, for `serve run serving.app:build`, the command line and the chart alike."""
     from ray import serve  # noqa: PLC0415 (the environment stands before Ray is imported)
 
-    from serving.deployment import NAME, Shell  # noqa: PLC0415
+    from serving.deployment import ENGINE_NAME, NAME, DoorShell, EngineShell  # noqa: PLC0415
 
-    actor: dict[str, Any] = {"num_cpus": max(args.threads, 1)}
-    if args.device.startswith("cuda"):
-        actor["num_gpus"] = 1
-    deployment = serve.deployment(
-        name=NAME,
-        num_replicas=args.replicas,
-        ray_actor_options=actor,
+    deployment = partial(
+        serve.deployment,
         # We refuse before Serve does: its semaphore also holds the broadcasts.
         max_ongoing_requests=2 * args.in_flight_max,
         # Time to finish what was accepted: a request may wait for a load and for its batch.
@@ -200,5 +201,28 @@ def build(args: Settings) -> "serve.Application":
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=2,
         health_check_timeout_s=30,
-    )(serve.ingress()(Shell))
-    return deployment.bind(args.model_dump_json(), check_environment, on_loopback=alone())
+    )
+    door, given = serve.ingress()(DoorShell), (args.model_dump_json(), check_environment)
+    engine = {"num_replicas": args.replicas, "ray_actor_options": _engine_needs(args)}
+    if args.topology == "fused":
+        return deployment(name=NAME, **engine)(door).bind(*given, on_loopback=alone())
+    engines = deployment(name=ENGINE_NAME, **engine)(EngineShell).bind(*given, on_loopback=alone())
+    doors = deployment(
+        name=NAME,
+        num_replicas=args.doors,
+        ray_actor_options={"num_cpus": args.decode_threads, "num_gpus": 0},
+    )(door)
+    return doors.bind(*given, engines, on_loopback=alone())
+
+
+def cpus(settings: Settings) -> int:
+    """What all replicas ask of Ray."""
+    doors = settings.doors * settings.decode_threads if settings.topology == "split" else 0
+    return settings.replicas * max(settings.threads, 1) + doors
+
+
+def _engine_needs(settings: Settings) -> dict[str, Any]:
+    needs: dict[str, Any] = {"num_cpus": max(settings.threads, 1)}
+    if settings.device.startswith("cuda"):
+        needs["num_gpus"] = 1
+    return needs

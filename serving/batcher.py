@@ -7,12 +7,14 @@ it comes back. What to take is the queue's decision, how to compute it the engin
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
-from serving.errors import ClosingError, DeadlineError, OverloadedError
+from serving.bundles import bundles
+from serving.errors import ClosingError, DeadlineError, OverloadedError, ServingError
 from serving.queue import FairQueue
 from serving.types import Answer, Sample
 
@@ -42,11 +44,11 @@ class Batcher:
         Args:
             execute: computes a batch, in the batcher's thread.
             queue_max: samples that may wait.
-            batch_max: samples in one batch.
-            cost_s: expected seconds of a batch of so many samples.
+            batch_max: forwards in one batch; samples that share one count once.
+            cost_s: expected seconds of a batch of so many forwards.
         """
         self._execute, self._batch_max, self._cost_s = execute, batch_max, cost_s
-        self._queue: FairQueue[_Job] = FairQueue(queue_max)
+        self._queue: FairQueue[list[_Job]] = FairQueue(queue_max)  # an entry costs one forward
         self._changed = threading.Condition()
         self._closing = False
         self._beat = time.monotonic()
@@ -60,22 +62,38 @@ class Batcher:
             OverloadedError: too many wait already.
             ClosingError: shutting down.
         """
-        future: Future[Answer] = Future()
-        now = time.monotonic()
-        job = _Job(sample, future, now)
+        job = _Job(sample, Future(), time.monotonic())
         with self._changed:
-            if self._closing:
-                raise ClosingError
-            if not len(self._queue):
-                self._beat = now  # an idle hour is no reason for suspicion
-            if not self._queue.offer(sample.route.task, job, now + sample.budget_s):
-                raise OverloadedError(f"{len(self._queue)} samples wait already", _RETRY_AFTER_S)
+            self._stand_in_line([job])
             self._changed.notify()
-        return future
+        return job.future
+
+    def submit_all(self, samples: Sequence[Sample]) -> list["Future[Answer]"]:
+        """Stand in line together; who finds no place has a future that failed already."""
+        now = time.monotonic()
+        jobs = [_Job(sample, Future(), now) for sample in samples]
+        with self._changed:
+            for bundle in bundles(samples):
+                try:
+                    self._stand_in_line([jobs[i] for i in bundle])
+                except ServingError as error:
+                    for i in bundle:
+                        jobs[i].future.set_exception(error)
+            self._changed.notify()
+        return [job.future for job in jobs]
+
+    def _stand_in_line(self, bundle: list[_Job]) -> None:
+        first, patience = bundle[0], max(job.sample.budget_s for job in bundle)
+        if self._closing:
+            raise ClosingError
+        if not len(self._queue):
+            self._beat = first.since  # an idle hour is no reason for suspicion
+        if not self._queue.offer(first.sample.route.task, bundle, first.since + patience):
+            raise OverloadedError(f"{len(self._queue)} samples wait already", _RETRY_AFTER_S)
 
     @property
     def waiting(self) -> int:
-        """Samples in line."""
+        """Forwards in line."""
         return len(self._queue)
 
     def stuck_s(self) -> float:
@@ -125,6 +143,7 @@ class Batcher:
                 job.future.set_result(outcome.after_waiting(formed - job.since))
 
 
-def _wanted(jobs: Sequence[_Job]) -> list[_Job]:
+def _wanted(entries: Iterable[list[_Job]]) -> list[_Job]:
     """Those whose caller still waits; from here on nobody can give them up."""
+    jobs = chain.from_iterable(entries)
     return [job for job in jobs if job.future.set_running_or_notify_cancel()]

@@ -34,8 +34,9 @@ class Settings(BaseModel):
     host: str = Field(default="127.0.0.1", description="address the ingress binds")
     port: int = Field(default=8000, ge=1, le=65535)
     ingress: Literal["haproxy", "python"] = "haproxy"
-    topology: Literal["fused"] = "fused"
-    replicas: int = Field(default=1, ge=1, le=256)
+    topology: Literal["fused", "split"] = "fused"
+    replicas: int = Field(default=1, ge=1, le=256, description="engines; fused: doors as well")
+    doors: int = Field(default=1, ge=1, le=256, description="split: replicas that speak HTTP")
 
     dtype: Literal["bf16", "fp32"] = "fp32"
     device: str = "cpu"
@@ -71,6 +72,7 @@ class Settings(BaseModel):
     artifact_bytes: int = Field(default=64 * Megabytes, ge=1024, description="of a publish call")
     pixels_max: int = Field(default=50_000_000, ge=1, le=50_000_000)
     files_max: int = Field(default=32, ge=1, description="images in one multipart call")
+    tasks_max: int = Field(default=32, ge=1, le=1024, description="tasks in one call")
     task_labels_max: int = Field(default=200, ge=1, description="tasks named in metric labels")
 
     tokens: tuple[Token, ...] = ()
@@ -82,15 +84,39 @@ class Settings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _doors_are_of_split(self) -> "Settings":
+        if self.doors > 1 and self.topology != "split":
+            raise ValueError("doors need topology split: fused replicas are doors themselves")
+        return self
+
+    @model_validator(mode="after")
     def _pins_have_a_budget(self) -> "Settings":
         if self.merged_pin and not self.merged_bytes:
             raise ValueError("merged_pin needs merged_bytes: the memory that pinned tasks may take")
         return self
 
     @property
+    def http_replicas(self) -> int:
+        """How many replicas speak HTTP."""
+        return self.doors if self.topology == "split" else self.replicas
+
+    @property
+    def out_max(self) -> int:
+        """Samples that one door has at engines at once: two batches for each engine it sees."""
+        return 2 * self.batch_max * (self.replicas if self.topology == "split" else 1)
+
+    @property
     def inside_max(self) -> int:
         """Predict calls inside one replica at once; one more is refused before its body is read."""
-        return self.queue_max + 2 * self.batch_max
+        return self.queue_max + self.out_max
+
+    @property
+    def engine_queue_max(self) -> int:
+        """Samples that may wait in an engine's own line.
+
+        In split doors refuse, and an engine takes whatever they let out, even all of it at once.
+        """
+        return self.queue_max if self.topology == "fused" else self.doors * self.out_max
 
     @property
     def in_flight_max(self) -> int:

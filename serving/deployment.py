@@ -1,4 +1,4 @@
-"""The Ray shell around one replica: when things run, and on which thread. Decides nothing.
+"""The Ray shells around replicas: when things run, and on which thread. They decide nothing.
 
 In throughput mode this code shares its event loop with Serve itself, so nothing here may block:
 whatever can take longer than a moment runs on a thread of its own.
@@ -6,25 +6,35 @@ whatever can take longer than a moment runs on a thread of its own.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import distributions
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fastapi import FastAPI
 from ray import serve
-from ray.serve import context
 from ray.serve._private import replica as serve_replica
+from ray.serve.handle import DeploymentHandle
 
 from adapters_store.errors import RootstockError
+from adapters_store.spec import BackboneSpec
 from serving.config import Settings
+from serving.fleet import RayFleet, RayWire
+from serving.types import Answer, Card, Sample
 
 if TYPE_CHECKING:
-    from serving.replica import Replica
+    from serving.door import Door
+    from serving.engine_room import EngineRoom
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+O = TypeVar("O")  # noqa: E741 (an outcome)
+I = TypeVar("I", "Door", "EngineRoom")  # noqa: E741 (what is inside)
 
-NAME: Final = "rootstock"
+NAME: Final = "rootstock"  # what speaks HTTP
+ENGINE_NAME: Final = "engine"
 CALLS: Final = 16  # broadcast targets that may block at once, so that none waits for another
 
 
@@ -36,51 +46,8 @@ class ReplicaUnwellError(RuntimeError):
     """Raised to Serve, which replaces a replica whose health check keeps failing."""
 
 
-class RayFleet:
-    """All replicas of one deployment, reached by broadcast; keeps the promise of `Fleet`."""
-
-    def __init__(self, deployment: str, application: str, replicas: int) -> None:
-        self._deployment, self._application = deployment, application
-        self._replicas = replicas
-        self._handle: Any = None  # made on first use: it wants the loop that serves requests
-
-    def expected(self) -> int:
-        """How many replicas should answer a broadcast."""
-        return self._replicas
-
-    def request_id(self) -> str:
-        """Serve's name for the request that is being handled; empty outside of one."""
-        return str(context._get_serve_request_context().request_id)  # noqa: SLF001 (no other way)
-
-    async def broadcast(self, method: str, *args: Any, timeout_s: float = 2.0) -> Sequence[Any]:
-        """What each replica that answered in time returned, in no order; never raises for one."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
-        try:
-            if self._handle is None:
-                self._handle = serve.get_deployment_handle(self._deployment, self._application)
-            # Not `results_async`: one late replica would make it drop the others' answers.
-            sent = self._handle.broadcast("call", method, *args)
-            replies = await asyncio.wait_for(sent._fetch_replica_results_async(), timeout_s)  # noqa: SLF001
-        except Exception:
-            log.warning("broadcast not sent", extra={"method": method}, exc_info=True)
-            return []
-        waiting = [asyncio.ensure_future(reply.get_async()) for reply in replies]
-        done, late = await asyncio.wait(waiting, timeout=max(0.0, deadline - loop.time()))
-        for task in late:
-            task.cancel()
-        answered = [task for task in done if not task.cancelled() and task.exception() is None]
-        if len(answered) < len(waiting):
-            failed = next((task.exception() for task in done if task not in answered), None)
-            log.warning(
-                "broadcast not answered by all",
-                extra={"method": method, "late": len(late), "failed": repr(failed)},
-            )
-        return [task.result() for task in answered]
-
-
 class Shell:
-    """One replica as Ray Serve sees it."""
+    """One replica as Ray Serve sees it, whatever is inside."""
 
     def __init__(
         self, settings_json: str, check: Callable[[Settings], None], *, on_loopback: bool
@@ -95,28 +62,9 @@ class Shell:
         self._settings, self._check = Settings.model_validate_json(settings_json), check
         _speak()
         self._calls = ThreadPoolExecutor(CALLS, thread_name_prefix="rootstock-call")
-        self._replica: Replica | None = None
+        self._inside: Door | EngineRoom | None = None
         if on_loopback:
             _stay_on_loopback()
-
-    async def __serve_build_asgi_app__(self) -> FastAPI:
-        """Build the replica, which takes seconds, and then the door in front of it.
-
-        Raises:
-            ReplicaUnbuiltError: whatever went wrong, in one line.
-        """
-        here = serve.get_replica_context()
-        loop = asyncio.get_running_loop()
-        try:
-            self._check(self._settings)
-            fleet = RayFleet(here.deployment, here.app_name, self._settings.replicas)
-            self._replica, app = await loop.run_in_executor(
-                self._calls, _build, self._settings, here.replica_tag, fleet
-            )
-        except Exception as error:
-            name = "" if isinstance(error, RootstockError) else f"{type(error).__name__}: "
-            raise ReplicaUnbuiltError(name + " ".join(str(error).split())) from error
-        return app
 
     async def call(self, method: str, *args: Any) -> Any:
         """The target of every broadcast.
@@ -124,10 +72,9 @@ class Shell:
         Raises:
             ReplicaUnwellError: it is gone already.
         """
-        if self._replica is None:
+        if self._inside is None:
             raise ReplicaUnwellError("closed")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._calls, self._replica.call, method, *args)
+        return await self._aside(self._inside.call, method, *args)
 
     async def check_health(self) -> None:
         """Asked by Serve; on the loop itself, so that busy threads do not look like sickness.
@@ -135,15 +82,124 @@ class Shell:
         Raises:
             ReplicaUnwellError: the replica says so.
         """
-        if self._replica is not None and not self._replica.healthy():
+        if self._inside is not None and not self._inside.healthy():
             raise ReplicaUnwellError("the batcher hangs")
+
+    async def _aside(self, blocking: Callable[..., T], *args: Any) -> T:
+        """On a thread of its own."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._calls, partial(blocking, *args))
 
     async def __del__(self) -> None:
         """Called once by Serve after the last request was answered."""
-        if self._replica is not None:
-            replica, self._replica = self._replica, None
-            await asyncio.get_running_loop().run_in_executor(None, replica.close)
+        if self._inside is not None:
+            inside, self._inside = self._inside, None
+            await asyncio.get_running_loop().run_in_executor(None, inside.close)
         self._calls.shutdown(wait=False, cancel_futures=True)
+
+
+class DoorShell(Shell):
+    """A replica that speaks HTTP: with an engine inside, or with engines across a hop."""
+
+    def __init__(
+        self,
+        settings_json: str,
+        check: Callable[[Settings], None],
+        engines: "DeploymentHandle[Any] | None" = None,
+        *,
+        on_loopback: bool,
+    ) -> None:
+        """See `Shell`; `engines` are those of topology `split`."""
+        super().__init__(settings_json, check, on_loopback=on_loopback)
+        self._engines = engines
+
+    async def __serve_build_asgi_app__(self) -> FastAPI:
+        """Build the replica, which takes seconds, and then the HTTP in front of it.
+
+        Raises:
+            ReplicaUnbuiltError: whatever went wrong, in one line.
+        """
+        here, settings = serve.get_replica_context(), self._settings
+        with _said_in_one_line():
+            self._check(settings)
+            replicas = {here.deployment: settings.http_replicas}
+            if self._engines is None:
+                self._inside = await self._aside(_fused, settings, here.replica_tag)
+            else:
+                replicas[ENGINE_NAME] = settings.replicas
+                engines = RayFleet(here.app_name, {ENGINE_NAME: settings.replicas})
+                wire = RayWire(self._engines, engines)
+                spec, loop = await wire.spec(), asyncio.get_running_loop()
+                self._inside = await self._aside(
+                    _split, settings, here.replica_tag, spec, wire, loop
+                )
+            return await self._aside(_http, self._inside, RayFleet(here.app_name, replicas))
+
+
+class EngineShell(Shell):
+    """An engine of topology `split`. Errors are answers like others: Ray would wrap raised ones."""
+
+    _inside: "EngineRoom | None"
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, settings_json: str, check: Callable[[Settings], None], *, on_loopback: bool
+    ) -> None:
+        """Build the engine, which takes seconds.
+
+        Raises:
+            ReplicaUnbuiltError: whatever went wrong, in one line.
+        """
+        super().__init__(settings_json, check, on_loopback=on_loopback)
+        with _said_in_one_line():
+            self._check(self._settings)
+            name = serve.get_replica_context().replica_tag
+            self._inside = await self._aside(_engine, self._settings, name)
+
+    async def compute(self, group: Sequence[Sample]) -> Sequence[Answer | BaseException]:
+        """Answers to a group, in order."""
+        return [_plain(outcome) for outcome in await self._room.compute(group)]
+
+    async def card(self, digest: str) -> Card | Exception:
+        """What a door must know of an adapter."""
+        try:
+            return await self._room.card(digest)
+        except Exception as error:  # noqa: BLE001
+            return _plain(error)
+
+    async def install(self, digest: str, data: bytes, task: str) -> Card | Exception:
+        """The same of one that is about to be published, once it has been verified."""
+        try:
+            return await self._aside(self._room.install, digest, data, task)
+        except Exception as error:  # noqa: BLE001
+            return _plain(error)
+
+    async def spec(self) -> BackboneSpec:
+        """Of the backbone."""
+        return self._room.spec
+
+    @property
+    def _room(self) -> "EngineRoom":
+        if self._inside is None:
+            raise ReplicaUnwellError("closed")
+        return self._inside
+
+
+def _plain(outcome: O) -> O | RuntimeError:
+    """The same, where a door knows its class; what was not raised on purpose only as text."""
+    if not isinstance(outcome, BaseException) or isinstance(outcome, RootstockError):
+        return outcome
+    log.error("a sample failed", exc_info=outcome)
+    return RuntimeError(f"{type(outcome).__name__}: {outcome}")
+
+
+@contextmanager
+def _said_in_one_line() -> Iterator[None]:
+    """Whatever goes wrong, as Serve's report should end."""
+    try:
+        yield
+    except Exception as error:
+        name = "" if isinstance(error, RootstockError) else f"{type(error).__name__}: "
+        raise ReplicaUnbuiltError(name + " ".join(str(error).split())) from error
 
 
 class Line(logging.Formatter):
@@ -169,23 +225,51 @@ def _speak() -> None:
         room.setLevel(logging.INFO)
 
 
-def _build(settings: Settings, name: str, fleet: RayFleet) -> "tuple[Replica, FastAPI]":
-    """The inside; blocking."""
-    # Imported where it runs: torch is half a gigabyte and ten seconds, and whoever only deploys
-    # this class needs none of it.
-    from serving import api  # noqa: PLC0415
+# What is inside is imported where it runs: torch is half a gigabyte and ten seconds, and whoever
+# only deploys these classes needs none of it.
+
+
+def _fused(settings: Settings, name: str) -> "Door":
     from serving.replica import Replica  # noqa: PLC0415
 
-    replica = Replica(settings, name)
-    replica.telemetry.set(
+    return _told_apart(Replica(settings, name))
+
+
+def _split(
+    settings: Settings,
+    name: str,
+    spec: BackboneSpec,
+    wire: RayWire,
+    loop: asyncio.AbstractEventLoop,
+) -> "Door":
+    from serving.split_door import split_door  # noqa: PLC0415
+
+    return _told_apart(split_door(settings, name, spec, wire, loop))
+
+
+def _engine(settings: Settings, name: str) -> "EngineRoom":
+    from serving.engine_room import EngineRoom  # noqa: PLC0415
+
+    return _told_apart(EngineRoom(settings, name))
+
+
+def _http(door: "Door", fleet: RayFleet) -> FastAPI:
+    from serving import api  # noqa: PLC0415
+
+    return api.build(door, fleet)
+
+
+def _told_apart(inside: I) -> I:
+    """The same, with what it was built from among its metrics."""
+    inside.telemetry.set(
         "rootstock_build_info",
         1,
         version=next((d.version for d in distributions(name="rootstock")), "unknown"),
-        backbone=settings.backbone,
-        dtype=settings.dtype,
-        device=settings.device,
+        backbone=inside.settings.backbone,
+        dtype=inside.settings.dtype,
+        device=inside.settings.device,
     )
-    return replica, api.build(replica, fleet)
+    return inside
 
 
 def _stay_on_loopback() -> None:

@@ -9,6 +9,8 @@ ServingError
 ├── DeadlineError(budget_s)                 could not be answered in time
 ├── ReleaseFailedError(task, release)       its active release does not pass, and there is no older
 ├── BehindError(wanted, applied)            this replica has not applied that generation yet
+├── ColdError()                             for the door alone: ask again, apart from others
+├── EngineLostError(reason)                 no engine could be reached, or it died over this
 └── ClosingError()                          shutting down
 """
 
@@ -112,6 +114,24 @@ class BehindError(ServingError):
 
     def __str__(self) -> str:
         return f"generation {self.wanted} is wanted, this replica has applied {self.applied}"
+
+
+class ColdError(ServingError):
+    """An engine has yet to load this sample's adapter, and answers its neighbours meanwhile."""
+
+    def __str__(self) -> str:
+        return "the adapter is being loaded"
+
+
+class EngineLostError(ServingError):
+    """No engine could be reached, or the one that was did not live to answer."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class ClosingError(ServingError):

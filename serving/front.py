@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from starlette.middleware import Middleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.problems import http_problem
+from serving.problems import http_problem, worded
 
 # Where to look for the file that says that the server is about to stop.
 LEAVING_VARIABLE: Final = "ROOTSTOCK_LEAVING"
@@ -57,10 +58,11 @@ class Front:
         if "headers" in scope:
             scope = {**scope, "headers": stripped(scope["headers"])}
         if scope["type"] == "http":
-            app = self._refusal(scope["headers"]) or app
+            refusal = self._refusal(scope["headers"])
+            app = app if refusal is None else worded(scope["path"], refusal)
         await app(scope, receive, send)
 
-    def _refusal(self, headers: list[tuple[bytes, bytes]]) -> ASGIApp | None:
+    def _refusal(self, headers: list[tuple[bytes, bytes]]) -> Response | None:
         if self._leaving is not None and self._leaving.exists():
             refusal = http_problem(503, "the server is stopping")
             refusal.headers.update({"Retry-After": "1", "Connection": "close"})

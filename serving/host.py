@@ -25,7 +25,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
-from serving.app import APPLICATION, LOG, RUN_VARIABLE, build, timeouts_s
+from serving.app import APPLICATION, LOG, RUN_VARIABLE, build, cpus, timeouts_s
 from serving.config import Megabytes, Settings
 from serving.front import LEAVING_VARIABLE
 from serving.launch import processes
@@ -96,7 +96,7 @@ def _start(settings: Settings) -> str | None:
     try:
         ray.init(
             address="local",
-            num_cpus=settings.replicas * max(settings.threads, 1) + 1,
+            num_cpus=cpus(settings) + 1,
             include_dashboard=False,
             object_store_memory=256 * Megabytes,
             logging_level=logging.WARNING,

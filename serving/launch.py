@@ -106,7 +106,7 @@ def reserve(settings: Settings) -> tuple[RunPaths, socket.socket]:
     Raises:
         LaunchError: no ports are free.
     """
-    wanted = ports_wanted(settings.replicas)
+    wanted = ports_wanted(settings.http_replicas)
     for start in random.sample(_CELLS, len(_CELLS)):
         ports = range(start + 1, start + 1 + wanted)
         if settings.port not in (start, *ports) and (anchor := _anchor(start, wanted)):

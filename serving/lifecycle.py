@@ -15,9 +15,9 @@ from adapters_store.proposals import check_task_name
 from adapters_store.store import Published
 from serving import bodies
 from serving.auth import Gate
+from serving.door import Door
 from serving.errors import MediaUnsupportedError, RequestInvalidError, ServingError
 from serving.problems import http_problem
-from serving.replica import Replica
 from serving.types import Fleet
 
 _PAGE: Final = 100
@@ -65,7 +65,7 @@ _COMMANDS: Final[Mapping[str, type[_Command]]] = {
 }
 
 
-def routes(replica: Replica, fleet: Fleet, gate: Gate) -> APIRouter:
+def routes(replica: Door, fleet: Fleet, gate: Gate) -> APIRouter:
     """The routes under /v1/tasks, predictions left out."""
     life = Lifecycle(replica, fleet, gate)
     router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
@@ -98,7 +98,7 @@ def routes(replica: Replica, fleet: Fleet, gate: Gate) -> APIRouter:
 class Lifecycle:
     """The handlers of a task's life."""
 
-    def __init__(self, replica: Replica, fleet: Fleet, gate: Gate) -> None:
+    def __init__(self, replica: Door, fleet: Fleet, gate: Gate) -> None:
         self._replica, self._fleet, self._gate = replica, fleet, gate
 
     async def list(self, request: Request, limit: int = _PAGE, page: str = "") -> Response:

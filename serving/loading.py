@@ -41,6 +41,11 @@ class Facts:
     metrics: dict[str, float]
     prepared: Prepared
 
+    @property
+    def head_only(self) -> bool:
+        """Whether it changes no target: the frozen network's own vector, and a head."""
+        return not self.prepared.layout.targets
+
 
 class Loader:
     """Makes Facts; threads may share it."""

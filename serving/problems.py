@@ -32,6 +32,7 @@ from serving.errors import (
     BehindError,
     ClosingError,
     DeadlineError,
+    EngineLostError,
     ForbiddenError,
     MediaUnsupportedError,
     OverloadedError,
@@ -66,6 +67,7 @@ STATUS: Final[Mapping[type[BaseException], tuple[int, str]]] = {
     OverloadedError: (503, "overloaded"),
     ClosingError: (503, "closing"),
     BehindError: (503, "behind"),
+    EngineLostError: (503, "engine_lost"),
     ReleaseFailedError: (503, "release_failed"),
     EventUnknownError: (503, "log_unreadable"),
     StoreUnsupportedError: (503, "store_unsupported"),
@@ -149,4 +151,18 @@ def http_problem(status: int, detail: str) -> Response:
     title = _TITLES.get(status, "Error")
     return plain_problem(
         {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    )
+
+
+def worded(path: str, refused: Response) -> Response:
+    """A problem document as the protocol under this path words it: /v2 says {"error": "…"}."""
+    if path != "/v2" and not path.startswith("/v2/"):
+        return refused
+    document = json.loads(bytes(refused.body))
+    kept = {k: v for k, v in refused.headers.items() if not k.startswith("content-")}
+    return Response(
+        json.dumps({"error": document.get("detail") or document["title"]}),
+        status_code=refused.status_code,
+        headers=kept,
+        media_type="application/json",
     )

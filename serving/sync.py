@@ -1,8 +1,9 @@
 """Following the log: one thread that keeps a replica's view of the catalog current.
 
-Knows store and residency, no request. A new view is swapped in whole, after the releases that it
-makes active in the place of others have been loaded and verified, so requests never wait for a
-release to arrive. What is active or pointed at for the first time is brought in meanwhile.
+Knows the store and where adapters come in, no request. A new view is swapped in whole, after the
+releases that it makes active in the place of others have been loaded and verified, so requests
+never wait for a release to arrive. What is active or pointed at for the first time is brought in
+meanwhile.
 """
 
 import logging
@@ -12,14 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 from adapters_store.catalog import Catalog, Release, TaskState
 from adapters_store.errors import RootstockError
 from adapters_store.store import AdapterStore
-from serving.loading import Facts
-from serving.residency import Residency
 from serving.telemetry import Telemetry
+from serving.types import Arriving
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Follower:
     def __init__(
         self,
         store: AdapterStore,
-        residency: Residency,
+        residency: Arriving,
         telemetry: Telemetry,
         *,
         poll_s: float,
@@ -66,7 +66,7 @@ class Follower:
 
         Args:
             store: whose log is followed.
-            residency: loads what becomes active.
+            residency: has loaded what becomes active.
             telemetry: where generation and lag are shown.
             poll_s: between looks at the log.
             load_s: for how long a new view waits for the releases that it makes active.
@@ -248,5 +248,5 @@ def _left_behind(
     return {r.digest for r in state.releases} - wanted
 
 
-def _fine(future: "Future[Facts]") -> bool:
+def _fine(future: "Future[Any]") -> bool:
     return future.done() and not future.cancelled() and future.exception() is None

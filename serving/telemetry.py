@@ -44,6 +44,11 @@ METRICS: Final[Mapping[str, Metric]] = {
     "rootstock_refusals": Metric("counter", "calls refused before compute", ("reason",)),
     "rootstock_in_flight": Metric("gauge", "predict calls inside the replica"),
     "rootstock_queue_samples": Metric("gauge", "samples that wait for the engine"),
+    "rootstock_door_samples": Metric("gauge", "samples that wait at a door for an engine"),
+    "rootstock_group_samples": Metric(
+        "histogram", "samples in a group that a door sends to an engine", (), COUNTS
+    ),
+    "rootstock_group_retries": Metric("counter", "groups sent again because their engine died"),
     "rootstock_batch_samples": Metric("histogram", "samples in a batch", (), COUNTS),
     "rootstock_batch_tasks": Metric("histogram", "distinct releases in a batch", (), COUNTS),
     "rootstock_samples": Metric("counter", "samples computed", ("path",)),

@@ -51,7 +51,11 @@ def serve(
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="lines: scope,scope token name"),
     ] = None,
-    topology: Annotated[Literal["fused"], typer.Option(help="who does what")] = "fused",
+    topology: Annotated[
+        Literal["fused", "split"],
+        typer.Option(help="split: doors decode, engines compute, each in processes of their own"),
+    ] = "fused",
+    doors: Annotated[int, typer.Option(min=1, max=256, help="split: doors for all engines")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON value when up")] = False,
 ) -> None:
     """Serve a store's tasks over HTTP until Ctrl-C or SIGTERM."""
@@ -75,6 +79,7 @@ def serve(
             replicas=replicas,
             threads=threads,
             topology=topology,
+            doors=doors,
             merged_bytes=merged_mb * 1024 * 1024,
             merged_pin=tuple(merge or ()),
             tokens=() if token_file is None else read_tokens(token_file),
@@ -90,7 +95,10 @@ def serve(
             err=True,
         )
     if not as_json:
-        what = f"{backbone}, {settings.dtype} on {device}, {replicas} replica(s), {ingress} ingress"
+        engines = f"{replicas} replica(s)"
+        if topology == "split":
+            engines = f"{doors} door(s), {replicas} engine(s)"
+        what = f"{backbone}, {settings.dtype} on {device}, {engines}, {ingress} ingress"
         out.print(f"starting Ray Serve: {what} …", markup=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()

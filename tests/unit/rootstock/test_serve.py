@@ -81,7 +81,13 @@ def test_an_address_that_haproxy_cannot_serve_is_refused_with_the_way_out(tmp_pa
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--port", "0"], ["--dtype", "fp16"], ["--replicas", "0"], ["--topology", "split"]],
+    [
+        ["--port", "0"],
+        ["--dtype", "fp16"],
+        ["--replicas", "0"],
+        ["--topology", "both"],
+        ["--doors", "0"],
+    ],
 )
 def test_values_out_of_range_are_refused(tmp_path, arguments):
     """The command line says which option was wrong."""
@@ -89,6 +95,14 @@ def test_values_out_of_range_are_refused(tmp_path, arguments):
 
     assert result.exit_code == 2
     assert arguments[0] in result.stderr
+
+
+def test_doors_of_their_own_need_the_topology_that_has_them(tmp_path):
+    """An option that would do nothing is a mistake."""
+    result = runner.invoke(app, ["--store", str(tmp_path), "--doors", "2"])
+
+    assert result.exit_code == 1
+    assert "topology split" in result.stderr
 
 
 def test_an_empty_store_is_no_store():

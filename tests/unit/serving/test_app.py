@@ -202,6 +202,34 @@ def test_settings_reach_a_replica_unchanged():
     assert deployment.ray_actor_options["num_cpus"] == 2
 
 
+@pytest.mark.filterwarnings("ignore")  # Ray's imports, not ours
+def test_doors_stand_before_engines_in_split():
+    """Doors are what HTTP reaches and need no device; engines are what they are given."""
+    split = Settings(
+        store="memory://", topology="split", replicas=3, doors=2, device="cuda", decode_threads=4
+    )
+
+    doors = app.build(split)._bound_deployment
+    engines = doors.init_args[2]._bound_deployment
+
+    assert (doors.name, doors.num_replicas) == ("rootstock", 2)
+    assert (engines.name, engines.num_replicas) == ("engine", 3)
+    assert doors.ray_actor_options["num_gpus"] == 0
+    assert engines.ray_actor_options["num_gpus"] == 1
+    assert engines.max_ongoing_requests > split.engine_queue_max
+    assert app.cpus(split) == 3 + 2 * 4
+    assert ports_wanted(split.http_replicas) == ports_wanted(2)
+
+
+def test_engines_of_split_take_whatever_doors_let_out():
+    """Refusing is a door's: an engine that refused would undo what a door has admitted."""
+    fused = Settings(store="memory://", replicas=3)
+    split = Settings(store="memory://", replicas=3, doors=4, topology="split")
+
+    assert fused.engine_queue_max == fused.queue_max
+    assert split.engine_queue_max == 4 * split.out_max == 4 * 3 * 2 * split.batch_max
+
+
 def test_a_taken_port_is_told_before_anything_starts():
     """One line that names the address."""
     with socket.socket() as taken:

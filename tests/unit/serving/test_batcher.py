@@ -14,10 +14,10 @@ from serving.types import Answer, Path, Route, Sample
 PIXELS = np.zeros((3, 1, 1), np.uint8)
 
 
-def sample(task="a", budget_s=10.0) -> Sample:
+def sample(task="a", budget_s=10.0, *, head_only=False) -> Sample:
     """A sample of a task."""
     route = Route(task=task, release=1, digest=task * 64)
-    return Sample(route=route, pixels=PIXELS, budget_s=budget_s)
+    return Sample(route=route, pixels=PIXELS, budget_s=budget_s, head_only=head_only)
 
 
 class Bench:
@@ -159,3 +159,23 @@ def test_a_late_sample_that_was_given_up_does_not_end_the_thread(bench, batcher)
 
     assert batcher.submit(sample()).result(10).batch == 1
     assert batcher.stuck_s() < 5
+
+
+def test_heads_of_one_picture_take_one_place_in_line_and_in_the_batch(bench, batcher):
+    held_up(bench, batcher)
+    heads = [sample(f"head-{i}", head_only=True) for i in range(6)]
+    rest = batcher.submit_all([sample("a"), *heads, sample("b"), sample("c")])
+
+    assert batcher.waiting == 4
+    bench.gate.set()
+    wait(rest, 10)
+    assert sorted(bench.batches[1]) == ["a", "b", "c", *(f"head-{i}" for i in range(6))]
+
+
+def test_of_several_that_come_together_those_without_room_are_refused(bench, batcher):
+    held_up(bench, batcher)
+    futures = batcher.submit_all([sample(f"t{i}") for i in range(10)])
+    bench.gate.set()
+
+    wait(futures, 10)
+    assert [isinstance(f.exception(), OverloadedError) for f in futures] == 8 * [False] + 2 * [True]

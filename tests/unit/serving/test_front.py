@@ -92,11 +92,13 @@ def test_a_server_that_leaves_refuses_what_comes(monkeypatch, tmp_path):
     before = client.get("/")
 
     (tmp_path / "leaving").touch()
-    after = client.get("/")
+    after, protocol = client.get("/"), client.get("/v2/models/digits")
 
     assert before.json() == "here"
     assert (after.status_code, after.json()["detail"]) == (503, "the server is stopping")
-    assert (after.headers["retry-after"], after.headers["connection"]) == ("1", "close")
+    assert (protocol.status_code, protocol.json()) == (503, {"error": "the server is stopping"})
+    for answer in (after, protocol):
+        assert (answer.headers["retry-after"], answer.headers["connection"]) == ("1", "close")
 
 
 def test_serve_is_told_where_the_front_is():

@@ -191,7 +191,7 @@ def test_a_publish_under_way_ends_before_the_replica_does(settings_of, tiny, mak
 
 
 def test_a_replica_tells_with_which_kernel_and_in_what_form_it_computes(replica_of, caplog):
-    caplog.set_level("INFO", "serving.replica")
+    caplog.set_level("INFO", "serving.engine_room")
     replica = replica_of()
 
     (ready,) = [r for r in caplog.records if r.message == "replica ready"]

@@ -1,0 +1,238 @@
+"""What a door does: routes, decodes, has samples computed, publishes. Knows neither HTTP nor Ray.
+
+Where samples are computed it does not know either: `Engines` may be in this process or across a
+hop. Blocking methods say so.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters_store import artifact, pixels
+from adapters_store.catalog import resolve
+from adapters_store.errors import AdapterError, StoreError
+from adapters_store.manifest import Preprocess
+from adapters_store.spec import BackboneSpec
+from adapters_store.store import AdapterStore, Published
+from serving.calls import CALLS, standing
+from serving.config import Settings
+from serving.errors import BehindError, ReleaseFailedError
+from serving.router import route, to
+from serving.sync import Follower
+from serving.telemetry import Telemetry
+from serving.types import Arriving, Classified, Engines, Kind, Known, Route, Sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What a door stands on."""
+
+    spec: BackboneSpec
+    store: AdapterStore
+    telemetry: Telemetry
+    follower: Follower  # started by whoever made it
+    residency: Arriving  # that it follows
+    engines: Engines
+
+
+class Door:
+    """One replica as HTTP sees it."""
+
+    def __init__(self, settings: Settings, name: str, place: Place, kind: Kind = Kind.DOOR) -> None:
+        self.settings, self.name, self.kind = settings, name, kind
+        self.spec, self.store = place.spec, place.store
+        self.telemetry, self.follower = place.telemetry, place.follower
+        self.residency, self.engines = place.residency, place.engines
+        self._decoders = ThreadPoolExecutor(settings.decode_threads, "rootstock-decode")
+        self._writers = ThreadPoolExecutor(4, "rootstock-write")
+        self._waiters = ThreadPoolExecutor(4, "rootstock-wait")  # readers must not hold up writers
+
+    @property
+    def generation(self) -> int:
+        """Number of the last log entry that this replica has applied."""
+        return self.follower.view.catalog.generation
+
+    @property
+    def waiting(self) -> int:
+        """Samples in line."""
+        return self.engines.waiting
+
+    async def classify(
+        self, ref: str, image: bytes, *, key: str | None, budget_s: float
+    ) -> Classified:
+        """Route, decode, queue, compute one image.
+
+        Raises:
+            CatalogError, ImageInvalidError, ServingError, StoreError
+        """
+        until = time.monotonic() + budget_s
+        for last in (False, True):
+            way, known = await self.locate(ref, key)
+            began = time.monotonic()
+            picture = await self._decoded(image, known.preprocess)
+            decoded = time.monotonic()
+            sample = _sample(way, known, picture, until - decoded)
+            try:
+                answer = await self.engines.compute(sample)
+            except AdapterError:
+                # An engine found out only now that it cannot serve this: look once more.
+                if last:
+                    raise ReleaseFailedError(way.task, way.release) from None
+            else:
+                return Classified(way, known.labels, answer, decoded - began)
+        raise AssertionError(ref)
+
+    async def classify_all(
+        self, refs: Sequence[str], image: bytes, *, key: str | None, budget_s: float
+    ) -> list[Classified | BaseException]:
+        """One image for many tasks: decoded once for each way of preprocessing, computed together.
+
+        Every task has its own answer or its own error.
+        """
+        until = time.monotonic() + budget_s
+        located = await asyncio.gather(
+            *(self.locate(ref, key) for ref in refs), return_exceptions=True
+        )
+        found = {i: at for i, at in enumerate(located) if not isinstance(at, BaseException)}
+        began = time.monotonic()
+        wanted = list(dict.fromkeys(known.preprocess for _, known in found.values()))
+        decoding = (self._decoded(image, preprocess) for preprocess in wanted)
+        pictures = dict(zip(wanted, await asyncio.gather(*decoding), strict=True))
+        decoded = time.monotonic()
+        samples = [
+            _sample(way, known, pictures[known.preprocess], until - decoded)
+            for way, known in found.values()
+        ]
+        outcomes = await self.engines.compute_all(samples)
+        results: list[Classified | BaseException] = [
+            at if isinstance(at, BaseException) else AssertionError() for at in located
+        ]
+        for (i, (way, known)), outcome in zip(found.items(), outcomes, strict=True):
+            if isinstance(outcome, AdapterError):
+                results[i] = await self._alone(refs[i], image, key, until)
+            elif isinstance(outcome, BaseException):
+                results[i] = outcome
+            else:
+                results[i] = Classified(way, known.labels, outcome, decoded - began)
+        return results
+
+    async def _alone(
+        self, ref: str, image: bytes, key: str | None, until: float
+    ) -> Classified | BaseException:
+        try:
+            return await self.classify(ref, image, key=key, budget_s=until - time.monotonic())
+        except Exception as error:  # noqa: BLE001 (it is this task's answer)
+            return error
+
+    async def _decoded(self, image: bytes, preprocess: Preprocess) -> NDArray[np.uint8]:
+        decode = partial(pixels.pixels, image, preprocess, self.settings.pixels_max)
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, decode)
+
+    async def locate(self, ref: str, key: str | None) -> tuple[Route, Known]:
+        """The release that answers, and its adapter where it is computed.
+
+        Raises:
+            TaskNotFoundError, ReleaseNotFoundError, ReleaseFailedError, StoreError, EngineLostError
+        """
+        try:
+            return await self._find(ref, key)
+        except AdapterError:
+            pass  # now known to be refused: the second look finds the release before it
+        except StoreError:
+            view = self.follower.view
+            older = None if "@" in ref else view.verified.get(ref)
+            if older is None:
+                raise
+            return await self._load(to(older, view.catalog))
+        try:
+            return await self._find(ref, key)
+        except AdapterError:
+            release = resolve(self.follower.view.catalog, ref, key)
+            raise ReleaseFailedError(release.task, release.number) from None
+
+    async def _find(self, ref: str, key: str | None) -> tuple[Route, Known]:
+        view = self.follower.view
+        return await self._load(route(view.catalog, ref, key, view.verified, self.refused))
+
+    async def _load(self, way: Route) -> tuple[Route, Known]:
+        known = await self.engines.known(way.digest)
+        self.follower.passed(way.task, way.digest)
+        return way, known
+
+    async def ensure(self, generation: int, timeout_s: float) -> None:
+        """Have at least that generation applied.
+
+        Raises:
+            BehindError: it could not be reached in time.
+        """
+        if self.generation < generation:
+            loop = asyncio.get_running_loop()
+            if not await loop.run_in_executor(
+                self._waiters, self.follower.ensure, generation, timeout_s
+            ):
+                raise BehindError(generation, self.generation)
+
+    async def write(self, change: Callable[[], Any]) -> Any:
+        """Run a change of the store off the event loop, then apply it here."""
+        loop = asyncio.get_running_loop()
+        outcome = await loop.run_in_executor(self._writers, change)
+        await loop.run_in_executor(self._writers, self.follower.catch_up)
+        return outcome
+
+    def publish(self, data: bytes, task: str, **how: Any) -> Published:
+        """Have the bytes verified, effect included, and make them a release; blocking.
+
+        Raises:
+            AdapterError: refused, with every fault; the store is unchanged.
+            CatalogError, StoreError, EngineLostError
+        """
+        self.engines.install(artifact.digest(data), data, task)
+        return self.store.publish(data, task, **how)
+
+    def refused(self, digest: str) -> bool:
+        """Whether this digest is known never to be served here."""
+        return self.engines.refused(digest)
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether this process is ready, and the reasons for a reader."""
+        status = standing(self, self.engines.refusals(), self.spec.ref, self.settings.dtype)
+        return self.follower.ever_read and self.healthy(), status
+
+    async def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Whether requests should come here: this process is ready, and so is an engine."""
+        ready, status = self.ready()
+        engines = await self.engines.status()
+        status["engines"] = [
+            {k: e[k] for k in ("replica", "ready", "generation", "store", "failing")}
+            for e in sorted(engines, key=lambda e: str(e["replica"]))
+        ]
+        return ready and any(e["ready"] for e in engines), status
+
+    def healthy(self) -> bool:
+        """Whether what is in this process still comes round."""
+        return self.engines.healthy()
+
+    def call(self, method: str, *args: Any) -> Any:
+        """What a broadcast may ask of every replica; blocking."""
+        return CALLS[method](self, *args)
+
+    def close(self) -> None:
+        """Compute what waits, then stop every thread; bounded."""
+        self.follower.close()
+        self.engines.drain()
+        # Before the engines: a publish under way would end a load that was given up meanwhile.
+        self._writers.shutdown(wait=True, cancel_futures=True)
+        self.engines.close()
+        for pool in (self._decoders, self._waiters):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _sample(way: Route, known: Known, picture: NDArray[np.uint8], budget_s: float) -> Sample:
+    return Sample(route=way, pixels=picture, budget_s=budget_s, head_only=known.head_only)

@@ -1,0 +1,188 @@
+"""What every call that wants a prediction passes, whatever its protocol. Knows HTTP, no body.
+
+Token, time, generation and release come first, and a replica that is full refuses before a byte of
+the body is read. However the call ends, it is counted here.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from fastapi import Request
+from numpy.typing import NDArray
+
+from serving.auth import Gate
+from serving.door import Door
+from serving.errors import DeadlineError, OverloadedError, RequestInvalidError
+from serving.problems import status_of
+from serving.types import Classified, Fleet, Route
+
+_UNKNOWN: Final = "__unknown__"
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A call that was let in."""
+
+    until: float  # time.monotonic() by which it has to be answered
+    request_id: str
+    key: str | None  # decides a split
+
+    @property
+    def left_s(self) -> float:
+        """Time left to answer."""
+        return self.until - time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Visit):
+    """A call for one task."""
+
+    route: Route  # what the task meant when it came in
+
+
+class Passage:
+    """The one way in, of one replica; it belongs to the event loop."""
+
+    def __init__(self, replica: Door, fleet: Fleet, gate: Gate) -> None:
+        self._replica, self._fleet, self._gate = replica, fleet, gate
+        self._telemetry = replica.telemetry
+        self._inside = 0
+
+    @asynccontextmanager
+    async def enter(self, request: Request, ref: str) -> AsyncIterator[Call]:
+        """Let a call for `task`, `task@3` or `task@alias` in, and see it out.
+
+        Raises:
+            CatalogError, ServingError, StoreError: it is not let in.
+            DeadlineError: it was not answered in time.
+        """
+        async with self._visited(request, (ref,)) as visit:
+            # An unknown task is answered before the body.
+            route, _ = await self._replica.locate(ref, visit.key)
+            self._find_room()
+            yield Call(visit.until, visit.request_id, visit.key, route)
+
+    @asynccontextmanager
+    async def enter_for_all(
+        self, request: Request, refs: Sequence[str]
+    ) -> AsyncIterator[tuple[Visit, bool]]:
+        """The same for a call for several tasks, each with an answer of its own.
+
+        Besides the visit it gives whether any of them can be answered.
+        """
+        async with self._visited(request, refs) as visit:
+            located = (self._replica.locate(ref, visit.key) for ref in refs)
+            found = await asyncio.gather(*located, return_exceptions=True)
+            self._find_room()
+            yield visit, any(not isinstance(one, BaseException) for one in found)
+
+    @asynccontextmanager
+    async def _visited(self, request: Request, refs: Sequence[str]) -> AsyncIterator[Visit]:
+        """Token, time and generation at the beginning, counting at the end."""
+        began = time.perf_counter()
+        outcome = "ok"
+        self._count(1)
+        try:
+            self._gate.check("predict", request.headers.get("authorization"))
+            default_ms = self._replica.settings.budget_s * 1000
+            budget_s = number(request, "x-request-deadline-ms", default_ms) / 1000
+            try:
+                async with asyncio.timeout(budget_s):
+                    yield await self._admitted(request, time.monotonic() + budget_s)
+            except TimeoutError:
+                raise DeadlineError(budget_s) from None
+        except Exception as error:
+            status, outcome = status_of(error)
+            if status in (429, 503, 504):
+                self._telemetry.count("rootstock_refusals", reason=outcome)
+            raise
+        finally:
+            self._count(-1)
+            tasks = self._replica.follower.view.catalog.tasks  # nobody may invent labels
+            for name in (ref.partition("@")[0] for ref in refs):
+                task = name if name in tasks else _UNKNOWN
+                self._telemetry.count("rootstock_requests", task=task, outcome=outcome)
+            self._telemetry.observe(
+                "rootstock_request_seconds", time.perf_counter() - began, outcome=outcome
+            )
+
+    async def _admitted(self, request: Request, until: float) -> Visit:
+        wanted = int(number(request, "x-min-generation", 0))
+        await self._replica.ensure(wanted, min((until - time.monotonic()) / 2, 2.0))
+        request_id = self._fleet.request_id() or request.headers.get("x-request-id", "")
+        key = request.headers.get("x-route-key") or request_id or None
+        return Visit(until, request_id, key)
+
+    def _find_room(self) -> None:
+        """Refuse before a byte of the body is read.
+
+        Raises:
+            OverloadedError
+        """
+        settings = self._replica.settings
+        if self._inside > settings.inside_max or self._replica.waiting >= settings.queue_max:
+            raise OverloadedError("too many requests are inside already", 1)
+
+    def _count(self, change: int) -> None:
+        self._inside += change
+        self._telemetry.set("rootstock_in_flight", self._inside)
+
+    def note(self, done: Classified, encode_s: float) -> None:
+        """Count the stages of one image's answer."""
+        for stage, seconds in (*_stages(done), ("encode", encode_s)):
+            self._telemetry.observe("rootstock_stage_seconds", seconds, stage=stage)
+
+    def headers(self, done: Classified | None) -> dict[str, str]:
+        """What every answer says beside its body; `done` is one image of it, if any worked."""
+        if done is None:
+            return {"X-Generation": str(self._replica.generation)}
+        timing = ", ".join(f"{name};dur={s * 1000:.2f}" for name, s in _stages(done))
+        return {
+            "X-Generation": str(done.route.generation),
+            "X-Adapter-Digest": done.route.digest,
+            "Server-Timing": timing,
+        }
+
+
+def odds(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Probabilities of one image's labels: the softmax of its logits [labels]."""
+    exact = logits.astype(np.float64)
+    powers = np.exp(exact - exact.max())
+    probabilities: NDArray[np.float64] = powers / powers.sum()
+    return probabilities
+
+
+def best(of: NDArray[np.float64], count: int) -> list[int]:
+    """The labels with the highest odds, the first of equals first."""
+    return [int(i) for i in np.argsort(-of, kind="stable")[:count]]
+
+
+def number(request: Request, header: str, default: float) -> float:
+    """A header that holds a positive number.
+
+    Raises:
+        RequestInvalidError: it holds something else.
+    """
+    text = request.headers.get(header)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 2**53:
+        raise RequestInvalidError(f"{header} is not a positive number")
+    return value
+
+
+def _stages(done: Classified) -> tuple[tuple[str, float], ...]:
+    return (
+        ("decode", done.decode_s),
+        ("queue", done.answer.queue_s),
+        ("compute", done.answer.compute_s),
+    )
