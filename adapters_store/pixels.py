@@ -69,9 +69,9 @@ _STRIP_PIXELS: Final = 2**20
 def pixels(data: bytes, preprocess: Preprocess, pixels_max: int = PIXELS_MAX) -> NDArray[np.uint8]:
     """Decode and arrange in one go: uint8 [3, H, W]. What training and serving call.
 
-    Half the time of `decode` and `arrange`, whose pixels it gives up to rounding: the resize is
-    torch's, and of a JPEG far larger than the network reads libjpeg decodes a half, a quarter or
-    an eighth of each side, though never less than twice the size that is wanted.
+    Half to two thirds of the time of `decode` and `arrange`, whose pixels it gives up to rounding:
+    the resize is torch's, and of a JPEG far larger than the network reads libjpeg decodes a half,
+    a quarter or an eighth of each side, though never less than twice the size that is wanted.
 
     Raises:
         ImageInvalidError: see `decode` and `geometry`.
