@@ -81,9 +81,11 @@ def pixels(data: bytes, preprocess: Preprocess, pixels_max: int = PIXELS_MAX) ->
         if not isinstance(image, JpegImageFile):
             upright = _loaded(image)
             return _resized(upright, geometry(*upright.size, preprocess, pixels_max))
-        back = -1 if _orientation(image) in _SIDEWAYS else 1
-        shape = geometry(*image.size[::back], preprocess, pixels_max)
-        width, height = shape.size[::back]
+        sideways = _orientation(image) in _SIDEWAYS
+        width, height = image.size
+        upright_size = (height, width) if sideways else (width, height)
+        shape = geometry(*upright_size, preprocess, pixels_max)
+        width, height = shape.size[::-1] if sideways else shape.size
         image.draft(None, (_SPARE * width, _SPARE * height))
         return _resized(_loaded(image), shape)
 
