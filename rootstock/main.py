@@ -3,7 +3,17 @@
 import typer
 
 from adapters_store.threads import wait_passively
-from rootstock.commands import adapter, bench, demo, methods, predict, serve, store, train
+from rootstock.commands import (
+    adapter,
+    bench,
+    demo,
+    evaluate,
+    methods,
+    predict,
+    serve,
+    store,
+    train,
+)
 
 app = typer.Typer(
     name="rootstock",
@@ -14,7 +24,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
-app.command("evaluate")(train.evaluate)
+app.command("evaluate")(evaluate.evaluate)
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(store.app, name="store")
 app.command("serve")(serve.serve)

@@ -6,7 +6,11 @@ TrainingError
 ├── SettingUnknownError(key, method, known)       neither the method nor the recipe has it
 ├── DivergedError(method, epoch, task)            the loss or a factor is no longer a number
 ├── MemoryExhaustedError(device, batch)           a step does not fit
-└── CheckpointInvalidError(place, faults)         no run can go on from it, or another run's
+├── CheckpointInvalidError(place, faults)         no run can go on from it, or another run's
+├── LayoutUnknownError(layout, known)             no preset is for it
+├── PixelsTooManyError(size, folder, reason)      decoded images fit nowhere
+├── ScoresIncompleteError(missing, unknown)       an average of tasks some of which are missing
+└── WorkersFailedError(reason)                    Ray did not come up, or lost a process
 """
 
 from adapters_store.errors import RootstockError

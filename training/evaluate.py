@@ -1,16 +1,18 @@
 """How well an adapter does: answers of the real path, in batches. Knows no training and no file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from adapters_store import plain
 from adapters_store.adapter import Adapter
 from adapters_store.backbone import Backbone, features
+from adapters_store.manifest import Preprocess
 from adapters_store.methods.table import lower
 from adapters_store.normal_form import LinearForm, Operator
 from adapters_store.pixels import normalise
@@ -65,9 +67,22 @@ def logits(
 
     The arithmetic of `plain.logits`, in batches and on any device.
     """
-    preprocess = adapter.manifest.preprocess
     form = {p: moved(f, device) for p, f in lower(adapter, backbone.spec).items()}
     net = plain.formed(placed(backbone, device).net, form)
+    rows = vectors(net, adapter.manifest.preprocess, images, device, precision, batch)
+    scores: NDArray[np.float32] = rows @ adapter.head_weight.T
+    return scores + adapter.head_bias
+
+
+def vectors(
+    net: nn.Module,
+    preprocess: Preprocess,
+    images: NDArray[np.uint8],
+    device: torch.device,
+    precision: Precision,
+    batch: int = BATCH,
+) -> NDArray[np.float32]:
+    """What heads read, of any network on the device: uint8 [N, 3, H, W] → [N, features]."""
     mean = torch.tensor(preprocess.mean, device=device)
     std = torch.tensor(preprocess.std, device=device)
     rows = []
@@ -78,8 +93,8 @@ def logits(
         for at in range(0, len(images), batch):
             pictures = torch.from_numpy(images[at : at + batch]).to(device)
             rows.append(features(net, normalise(pictures, mean, std)).to("cpu", torch.float32))
-    scores: NDArray[np.float32] = torch.cat(rows).numpy() @ adapter.head_weight.T
-    return scores + adapter.head_bias
+    found: NDArray[np.float32] = torch.cat(rows).numpy()
+    return found
 
 
 def score(
@@ -95,15 +110,22 @@ def score(
     answers = logits(
         backbone, adapter, split.images, device=device, precision=precision, batch=batch
     )
-    right = answers.argmax(1) == split.labels
+    return counted(answers, split.labels, adapter.manifest.labels)
+
+
+def counted(
+    answers: NDArray[np.float32], wanted: NDArray[np.int64], labels: Sequence[str]
+) -> Score:
+    """How often the largest of the logits [N, labels] is that of the wanted label [N]."""
+    right = answers.argmax(1) == wanted
     return Score(
         classes=tuple(
             ClassScore(
                 label=label,
-                images=int((split.labels == at).sum()),
-                correct=int(right[split.labels == at].sum()),
+                images=int((wanted == at).sum()),
+                correct=int(right[wanted == at].sum()),
             )
-            for at, label in enumerate(adapter.manifest.labels)
+            for at, label in enumerate(labels)
         )
     )
 

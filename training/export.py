@@ -5,12 +5,11 @@ and the golden images are computed with the rounded factors.
 """
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import numpy as np
-import timm
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -29,6 +28,7 @@ from training.errors import DivergedError
 from training.evaluate import score
 from training.loop import Fitted
 from training.recipe import Recipe
+from training.versions import versions
 
 LAW_IMAGES: Final = 8
 _F16_MOST: Final = 65_504.0
@@ -54,8 +54,20 @@ def export(
     options: MethodOptions,
     recipe: Recipe,
     device: torch.device,
+    protocol: Mapping[str, Any] | None = None,
 ) -> Exported:
     """Round, measure, prove, record and write.
+
+    Args:
+        fitted: what was trained.
+        backbone: what it was trained on.
+        data: every split of it is measured, once.
+        task: the name it will be published under.
+        method: a row of METHODS.
+        options: of the method.
+        recipe: as it was used.
+        device: where accuracy is measured.
+        protocol: how settings were chosen and seeds drawn: JSON, recorded with the recipe.
 
     Raises:
         DivergedError: a trained number is NaN or infinite.
@@ -77,12 +89,12 @@ def export(
             method=method,
             options=options.model_dump(mode="json"),
             backbone=backbone.spec.ref,
-            preprocess=backbone.spec.preprocess(recipe.geometry),
+            preprocess=recipe.preprocess(backbone.spec),
             labels=data.classes,
             provenance=Provenance(
                 data=data.digest,
                 seed=recipe.seed,
-                recipe=recipe.model_dump(mode="json", exclude={"seed", "geometry"}),
+                recipe=_recorded(recipe, protocol),
                 versions=versions(),
             ),
         ),
@@ -144,13 +156,10 @@ def apart(module: AdapterModule, factors: dict[str, NDArray[Any]]) -> float:
     return max((relative(_f32(again[n]), _wide(f)) for n, f in factors.items()), default=0.0)
 
 
-def versions() -> dict[str, str]:
-    """Of what computed the adapter."""
-    try:
-        own = version("rootstock")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        own = "source"
-    return {"rootstock": own, "timm": timm.__version__, "torch": torch.__version__}
+def _recorded(recipe: Recipe, protocol: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the numbers hang on: not what the manifest says elsewhere, nor how memory was saved."""
+    settings = recipe.model_dump(mode="json", exclude={"seed", "geometry", "recompute"})
+    return settings if protocol is None else {**settings, "protocol": dict(protocol)}
 
 
 def _wide(factor: NDArray[Any]) -> NDArray[Any]:

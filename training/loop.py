@@ -1,49 +1,35 @@
-"""The training loop: a method and images in, trained sites and a head out. Knows no artifact.
+"""Training a method: images in, trained sites and a head out. Knows no artifact.
 
-Seeded: on one CPU with one thread count, the same inputs give the same bits. The caller's random
-numbers are not touched, and neither is the backbone.
+Seeded: on one CPU with one thread count, the same inputs give the same bits, whether the run was
+broken off and resumed or not. The caller's random numbers are not touched, and neither is the
+backbone.
 """
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from adapters_store.backbone import Backbone
 from adapters_store.methods.protocol import AdapterModule, MethodOptions
 from adapters_store.methods.table import method_named
 from training.behaviours import behaviour_of
-from training.data import Split, TaskData
-from training.errors import DivergedError
+from training.checkpoint import Checkpoint, Keeper
+from training.data import TaskData
+from training.feed import Feed
+from training.ranks import ALONE, Ranks
 from training.recipe import Recipe
+from training.room import keep_compact, within_memory
+from training.steps import Drawn, Features, Learner, run
 from training.trunk import Trunk, placed
+from training.versions import versions
+from training.watch import Epoch, Watch
 
-Features = Callable[[str, Tensor], Tensor]  # (split, rows [B]) → float32 [B, features]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Epoch:
-    """One line of the training log."""
-
-    epoch: int  # from 1
-    epochs: int
-    lr: float  # of its last step
-    loss: float  # mean over its images, as they were trained on
-    train_accuracy: float  # likewise: with dropout, and before each step
-    val_accuracy: float | None  # after the epoch; None where there is no val
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
-    """Who is told how far training is. The default tells nobody."""
-
-    on_epoch: Callable[[Epoch], None] = lambda _: None
-    on_step: Callable[[int, int], None] = lambda _done, _of: None
+__all__ = ["Epoch", "Features", "Fitted", "Watch", "fit", "live", "remembered"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,112 +50,137 @@ def fit(
     *,
     device: torch.device,
     watch: Watch,
+    checkpoint: Checkpoint | None = None,
+    ranks: Ranks = ALONE,
 ) -> Fitted:
     """Train the method's sites and a head on the frozen backbone; the last epoch is kept.
 
+    Args:
+        backbone: stays as it is.
+        method: a row of METHODS.
+        options: of the method.
+        data: in the backbone's input size.
+        recipe: see `training.recipe`.
+        device: where it is trained.
+        watch: is told of every step and epoch.
+        checkpoint: where the run is kept, if it is; of several processes the first one writes it,
+            and all must be able to read it.
+        ranks: this process among those that train the task together.
+
     Raises:
         DivergedError: the loss is no longer a number.
+        MemoryExhaustedError: a step does not fit.
+        CheckpointInvalidError: what is to be resumed is damaged, or another run's.
     """
-    frozen = placed(backbone, device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(recipe.seed)
+    keep_compact()
+    with within_memory(device, recipe.batch), seeded(recipe.seed, device):
+        frozen = placed(backbone, device)
         module = method_named(method).module(options, backbone.spec, recipe.dropout).to(device)
         trunk = Trunk(
             frozen,
             module,
-            backbone.spec.preprocess(recipe.geometry),
+            recipe.preprocess(backbone.spec),
             drop_path=recipe.drop_path,
             precision=recipe.precision,
+            recompute=recipe.recompute,
         )
-        read = live(trunk, data) if module.paths else remembered(trunk, data, recipe.batch)
-        # Zero, so that the first step moves towards the data and not away from a random guess.
-        head = nn.Linear(backbone.spec.features, len(data.classes), device=device)
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
-        log = _run(method, module, trunk, head, read, data, recipe, watch)
-    return Fitted(module=module.cpu().eval(), head=head.cpu(), log=log)
+        feeds = fed(data, recipe, device)
+        read, drawn = live(trunk, feeds), chance(trunk, feeds)
+        if not module.paths and recipe.augment == "none":
+            read = remembered(trunk, feeds, recipe.batch)
+            drawn = partial(_unchanged, read)
+        learner = Learner(
+            method=method,
+            body=module,
+            head=blank_head(backbone, data, device),
+            trunk=trunk,
+            read=read,
+            drawn=drawn,
+            feeds=feeds,
+            behaviour=behaviour_of(method, module, recipe),
+        )
+        told = {"method": method, "options": options.model_dump(mode="json")}
+        keeper = kept(checkpoint, told, backbone, data, recipe, ranks)
+        apart(recipe.seed, ranks)
+        log = run(learner, recipe, watch, ranks, keeper)
+    return Fitted(module=module.cpu().eval(), head=learner.head.cpu(), log=log)
 
 
-def live(trunk: Trunk, data: TaskData) -> Features:
+def live(trunk: Trunk, feeds: Mapping[str, Feed]) -> Features:
     """Features computed anew for every batch, with gradients to the sites."""
-    return lambda split, rows: trunk.features(data.splits[split].images[rows.numpy()])
+    return lambda split, rows: trunk.features(feeds[split].images(rows))
 
 
-def remembered(trunk: Trunk, data: TaskData, batch: int) -> Features:
+def chance(trunk: Trunk, feeds: Mapping[str, Feed]) -> Drawn:
+    """The same, of training images as an epoch has them."""
+    return lambda rows, epoch: trunk.features(feeds["train"].drawn(rows, epoch))
+
+
+def remembered(trunk: Trunk, feeds: Mapping[str, Feed], batch: int) -> Features:
     """Features computed once: exact where nothing in front of the head is trained."""
     trunk.train(on=False)
     table: dict[str, Tensor] = {}
     with torch.no_grad():
-        for name in (n for n in ("train", "val") if n in data.splits):
-            images = data.splits[name].images
-            parts = [images[at : at + batch] for at in range(0, len(images), batch)]
-            table[name] = torch.cat([trunk.features(part) for part in parts])
+        for name, feed in feeds.items():
+            parts = torch.split(torch.arange(len(feed)), batch)
+            table[name] = torch.cat([trunk.features(feed.images(rows)) for rows in parts])
     return lambda split, rows: table[split][rows.to(table[split].device)]
 
 
-def _run(
-    method: str,
-    module: AdapterModule,
-    trunk: Trunk,
-    head: nn.Linear,
-    read: Features,
+def _unchanged(read: Features, rows: Tensor, _epoch: int) -> Tensor:
+    return read("train", rows)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside, random numbers come from the seed; outside they go on as if nothing had been."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def apart(seed: int, ranks: Ranks) -> None:
+    """From here on, each process but the first draws numbers of its own."""
+    if not ranks.first:
+        torch.manual_seed(seed + ranks.rank)
+
+
+def fed(data: TaskData, recipe: Recipe, device: torch.device) -> dict[str, Feed]:
+    """What training reads: test is not among it.
+
+    Raises:
+        RecipeInvalidError: crops are wanted, and the images were read without a margin.
+    """
+    feeds = {"train": Feed(data.train, device, recipe.augment, recipe.seed)}
+    return feeds if data.val is None else {**feeds, "val": Feed(data.val, device)}
+
+
+def blank_head(backbone: Backbone, data: TaskData, device: torch.device) -> nn.Linear:
+    """Zero, so that the first step moves towards the data and not away from a random guess."""
+    head = nn.Linear(backbone.spec.features, len(data.classes), device=device)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def kept(
+    checkpoint: Checkpoint | None,
+    told: Mapping[str, Any],
+    backbone: Backbone,
     data: TaskData,
     recipe: Recipe,
-    watch: Watch,
-) -> tuple[Epoch, ...]:
-    trained = [*module.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    shuffle = torch.Generator().manual_seed(recipe.seed)
-    labels = torch.from_numpy(data.train.labels)
-    steps = recipe.epochs * -(-len(labels) // recipe.batch)
-    behaviour = behaviour_of(method, module, recipe)
-
-    def losses() -> Iterator[Tensor]:
-        for rows in torch.split(torch.arange(len(labels)), recipe.batch):
-            scores = head(read("train", rows))
-            yield F.cross_entropy(scores, labels[rows].to(scores.device))
-
-    step, log = 0, []
-    for number in range(1, recipe.epochs + 1):
-        begun = time.perf_counter()
-        trunk.train(on=True)
-        loss_sum = hits = 0.0
-        for rows in torch.split(torch.randperm(len(labels), generator=shuffle), recipe.batch):
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.rate(step, steps)
-            scores = head(read("train", rows))
-            wanted = labels[rows].to(scores.device)
-            loss = F.cross_entropy(scores, wanted)
-            penalty = behaviour.penalty()
-            optimizer.zero_grad()
-            (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            step += 1
-            loss_sum += float(loss.detach()) * len(rows)
-            hits += float((scores.argmax(1) == wanted).sum())
-            watch.on_step(step, steps)
-        if not np.isfinite(loss_sum):
-            raise DivergedError(method, number)
-        trunk.train(on=False)
-        behaviour.after_epoch(number, losses)
-        row = Epoch(
-            epoch=number,
-            epochs=recipe.epochs,
-            lr=recipe.rate(step - 1, steps),
-            loss=loss_sum / len(labels),
-            train_accuracy=hits / len(labels),
-            val_accuracy=_accuracy(read, head, data.val, recipe.batch),
-            seconds=time.perf_counter() - begun,
-        )
-        watch.on_epoch(row)
-        log.append(row)
-    return tuple(log)
-
-
-def _accuracy(read: Features, head: nn.Linear, val: Split | None, batch: int) -> float | None:
-    if val is None:
+    ranks: Ranks,
+) -> Keeper | None:
+    """Who writes the checkpoint of exactly this run."""
+    if checkpoint is None:
         return None
-    rows = torch.split(torch.arange(len(val.labels)), batch)
-    with torch.no_grad():
-        guesses = torch.cat([head(read("val", part)).argmax(1) for part in rows])
-    return float((guesses.cpu() == torch.from_numpy(val.labels)).float().mean())
+    identity = {
+        **told,
+        "recipe": recipe.model_dump(mode="json", exclude={"recompute"}),
+        "data": data.digest,
+        "images": {name: len(split.labels) for name, split in data.splits.items()},
+        "backbone": backbone.spec.ref.digest,
+        "versions": versions(),
+        "processes": ranks.world,
+    }
+    return Keeper(checkpoint, identity)

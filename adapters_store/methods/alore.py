@@ -75,7 +75,7 @@ class ExpertsSite(Site):
         z = F.linear(blocks, self.V.flatten(0, 1))  # [..., q, i·r]
         z = mixed(F.dropout(z, self.dropout, self.training), self.A)  # [..., p, i·r]
         delta = F.linear(z, self.U.permute(1, 0, 2).flatten(1))  # [..., p, d/n]
-        return frozen(x + self.scale * delta.flatten(-2))
+        return frozen(torch.add(x, delta.flatten(-2), alpha=self.scale))
 
 
 class PhmSite(Site):

@@ -79,16 +79,17 @@ class LoraSite(Site):
         """frozen(x) with s·xAᵀBᵀ added to the adapted projections."""
         y = frozen(x)
         if not self.parts:
-            return y + self._delta(x, "A", "B")
-        zero = y.new_zeros(*y.shape[:-1], y.shape[-1] // 3)
+            return torch.add(y, self._delta(x, "A", "B"), alpha=self.scale)
+        zero = y.new_zeros(()).expand(*y.shape[:-1], y.shape[-1] // 3)
         deltas = {p: self._delta(x, f"A_{p}", f"B_{p}") for p in self.parts}
-        return y + torch.cat([deltas.get(p, zero) for p in _ORDER], dim=-1)
+        delta = torch.cat([deltas.get(p, zero) for p in _ORDER], dim=-1)
+        return torch.add(y, delta, alpha=self.scale)
 
     def _delta(self, x: Tensor, a: str, b: str) -> Tensor:
         x = x if self.on_code else F.dropout(x, self.dropout, self.training)
         code = F.linear(x, self.get_parameter(a))
         code = F.dropout(code, self.dropout, self.training) if self.on_code else code
-        return self.scale * F.linear(code, self.get_parameter(b))
+        return F.linear(code, self.get_parameter(b))
 
 
 def shapes(target: Target, options: LoraOptions) -> dict[str, tuple[int, int]]:

@@ -35,12 +35,12 @@ def measure(setting: Setting, choice: Choice, tasks: int, tell: Tell) -> Iterato
         held = Registered(setting, library, _SLOTS)
         try:
             held.load(library.digests[:_WARM])
-            _tidy()
+            tidy()
             before, counted, began = resident_bytes(), held.host_bytes, held.seconds
             held.load(library.digests[_WARM:])
             grown, counted = resident_bytes() - before, held.host_bytes - counted
             took = held.seconds - began
-            _tidy()
+            tidy()
             kept = resident_bytes() - before
             slot = _slot_bytes(held)
         finally:
@@ -73,7 +73,7 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _tidy() -> None:
+def tidy() -> None:
     """Collect, and give free memory back: growth would hide in it, or it would look like growth."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rootstock.commands import bench_engine
+from rootstock.commands import bench_engine, bench_together, bench_train
 from rootstock.console import emit, fail, guarded, out, table
 
 app = typer.Typer(help="Measure: arms take turns, medians of ratios.", no_args_is_help=True)
@@ -131,3 +131,5 @@ app.command("tasks")(bench_engine.tasks)
 app.command("swap")(bench_engine.swap)
 app.command("merge")(bench_engine.merge)
 app.command("memory")(bench_engine.memory)
+app.command("together")(bench_together.together)
+app.command("train")(bench_train.train)

@@ -8,15 +8,16 @@ from typer.testing import CliRunner
 
 from adapters_store import artifact
 from adapters_store.store import AdapterStore
-from rootstock.commands import train as commands
+from rootstock.commands.evaluate import evaluate
+from rootstock.commands.train import train
 
 
 @pytest.fixture(scope="module")
 def rootstock():
     """Runs a command line; gives its exit code, stdout and stderr."""
     app = typer.Typer(pretty_exceptions_enable=False)
-    app.command("train")(commands.train)
-    app.command("evaluate")(commands.evaluate)
+    app.command("train")(train)
+    app.command("evaluate")(evaluate)
 
     def run(*args):
         done = CliRunner().invoke(app, [str(a) for a in args])
@@ -40,6 +41,7 @@ def test_a_task_is_trained_published_and_measured(rootstock, images, tmp_path):
     code, text, err = rootstock(
         *("train", *common, "--task", "patterns", "--method", "lora", "--out", out),
         *("--epochs", 2, "--set", "rank=2", "--set", "lr=0.02", "--batch", 6, "--store", store),
+        "--no-report",
     )
 
     assert code == 0, err
@@ -56,7 +58,10 @@ def test_a_task_is_trained_published_and_measured(rootstock, images, tmp_path):
         code, text, err = rootstock("evaluate", out, *common, "--split", split)
 
         assert code == 0, err
-        assert json.loads(text)["accuracy"] == report["metrics"][split]
+        found = json.loads(text)
+        assert found["accuracy"] == report["metrics"][split]
+        assert found["accuracy_low"] <= found["accuracy"] <= found["accuracy_high"]
+        assert 0 <= found["calibration_error"] <= 1
 
 
 def test_without_json_the_outcome_is_text(rootstock, images, tmp_path):
@@ -65,7 +70,7 @@ def test_without_json_the_outcome_is_text(rootstock, images, tmp_path):
 
     code, text, err = rootstock(
         *("train", "--data", images, "--task", "t", "--method", "linear", "--out", out),
-        *("--epochs", 1, "--seed", 3),
+        *("--epochs", 1, "--seed", 3, "--no-report"),
     )
 
     assert code == 0, err
@@ -90,6 +95,19 @@ def test_without_json_the_outcome_is_text(rootstock, images, tmp_path):
         (("--out", "."), "is a folder"),
         (("--weights", "missing.safetensors"), "no such file"),
         (("--store", "nonsense://x"), "nonsense"),
+        (("--sweep", "magic=1,2"), "no setting 'magic' for method 'alore'"),
+        (("--sweep", "lr="), "lr has an empty value"),
+        (("--sweep", "lr=1,2", "--set", "lr=1"), "lr is both set and swept"),
+        (("--sweep", "experts=4,5"), "5 experts do not divide"),
+        (("--sweep", "seed=1,2"), "--seeds"),
+        (("--workers", 2), "--workers shares out what --sweep and --seeds ask for"),
+        (("--workers", 2, "--data-parallel", 2, "--seeds", 2), "two ways, choose one"),
+        (("--tasks", "a,b"), "name the task with --task, or several with --tasks"),
+        (("--layout", "vtab:magic"), "magic"),
+        (("--method", "full", "--set", "rank=4"), "no setting 'rank' for method 'full'"),
+        (("--method", "full", "--store", "memory://"), "adapters are published"),
+        (("--report", "x", "--no-report"), "contradict"),
+        (("--report", __file__), "is a file, --report names a folder"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_nothing_is_written(

@@ -11,7 +11,7 @@ from adapters_store.backbone import weights_digest
 from adapters_store.methods.table import METHODS, parse_options
 from adapters_store.pixels import normalise
 from training.errors import DivergedError
-from training.loop import Watch, fit, live, remembered
+from training.loop import Watch, fed, fit, live, remembered
 from training.recipe import Recipe
 from training.trunk import Trunk, stochastic_depth
 
@@ -126,10 +126,12 @@ def test_remembered_features_are_the_live_ones(tiny, patterns):
     trunk = Trunk(tiny, module, tiny.spec.preprocess(), drop_path=0.0, precision="fp32")
     rows = torch.tensor([3, 1, 20])
 
-    kept = remembered(trunk, patterns, batch=5)("train", rows)
+    feeds = fed(patterns, Recipe(), CPU)
+
+    kept = remembered(trunk, feeds, batch=5)("train", rows)
 
     with torch.no_grad():
-        torch.testing.assert_close(kept, live(trunk, patterns)("train", rows))
+        torch.testing.assert_close(kept, live(trunk, feeds)("train", rows))
 
 
 def test_drop_path_acts_in_training_alone(tiny, patterns):

@@ -9,7 +9,7 @@ from adapters_store.errors import ArtifactInvalidError, MethodUnknownError, Name
 from training.data import Split
 from training.errors import DataInvalidError, RecipeInvalidError
 from training.loop import Watch
-from training.run import train_task
+from training.run import train_task, tried
 
 
 def never(*_):
@@ -57,3 +57,27 @@ def test_a_head_alone_learns_from_the_features_that_are_served(
     assert made.adapter.manifest.provenance.recipe["precision"] == wanted
     if method == "linear":
         assert made.log[-1].val_accuracy == made.adapter.manifest.metrics["val"]
+
+
+def test_the_protocol_goes_into_the_manifest_unchanged(tiny, patterns, brief):
+    """And nothing of it, nor of how memory was saved, where none was given."""
+    protocol = {"chosen": {"lr": 0.01}, "tried": [{"lr": 0.01, "val": 0.5}], "seeds": 3}
+
+    told = train_task(patterns, tiny, "name", "linear", {}, brief, protocol=protocol)
+    silent = train_task(patterns, tiny, "name", "linear", {}, brief)
+
+    assert told.adapter.manifest.provenance.recipe["protocol"] == protocol
+    assert not {"protocol", "recompute"} & set(silent.adapter.manifest.provenance.recipe)
+    assert told.log[-1].loss == silent.log[-1].loss
+
+
+def test_a_trial_is_the_run_without_its_test_images(tiny, patterns, brief):
+    """The same numbers on val; test could be anything."""
+    spoilt = Split(images=np.zeros((1, 3, 9, 9), np.uint8), labels=np.zeros(1, np.int64))
+    data = dataclasses.replace(patterns, splits={**patterns.splits, "test": spoilt})
+
+    last = tried(data, tiny, "alore", {}, brief)
+
+    made = train_task(patterns, tiny, "name", "alore", {}, brief)
+    assert (last.epoch, last.loss) == (3, made.log[-1].loss)
+    assert last.val_accuracy == made.log[-1].val_accuracy

@@ -1,0 +1,16 @@
+"""Flags that `rootstock train` and `rootstock evaluate` share. Knows no command."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[
+    Path, typer.Option("--data", metavar="DIR", help="image folder: train/<class>/*, val/…, test/…")
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="safetensors state dict of the backbone, else bundled or hub")
+]
+Batch = Annotated[int | None, typer.Option(min=1, help="images a step")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: as many as torch likes")]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON value")]

@@ -1,0 +1,66 @@
+"""Several processes that work through units, until all is done or time is up. Knows no network."""
+
+import multiprocessing
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from statistics import mean
+
+from tests.bench.accuracy.rows import Plan
+from tests.bench.accuracy.units import POINT, Journal, Unit, ready, trials
+from tests.bench.accuracy.work import Place, open_shop, perform
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may be used."""
+
+    processes: int
+    seconds: float  # after which nothing is begun, and what still runs is given up
+
+
+def work_through(
+    todo: Sequence[Unit], plan: Plan, journal: Journal, place: Place, limits: Limits
+) -> None:
+    """Do the units in their order, each as soon as it can be begun; results come as they come."""
+    begun, left = time.monotonic(), list(todo)
+    running: dict[Future[dict], Unit] = {}
+    context = multiprocessing.get_context("spawn")  # a forked process cannot use a GPU
+    pool = ProcessPoolExecutor(limits.processes, context, open_shop, (place,))
+    while left or running:
+        spent = time.monotonic() - begun
+        while len(running) < limits.processes:
+            unit = next((u for u in left if ready(u, plan, journal.done)), None)
+            if unit is None or spent + _usual(unit, journal) > limits.seconds:
+                break
+            left.remove(unit)
+            found = [] if unit.kind == POINT else trials(unit, plan, journal.done)
+            running[pool.submit(perform, unit, plan, found or [])] = unit
+        if not running:
+            break
+        room = None if limits.seconds == float("inf") else max(0.0, limits.seconds - spent)
+        ended, _ = wait(running, timeout=room, return_when=FIRST_COMPLETED)
+        if not ended:
+            break
+        for future in ended:
+            unit = running.pop(future)
+            if (error := future.exception()) is not None:
+                print(f"{unit}: {type(error).__name__}: {error}", flush=True)
+                continue
+            journal.add(unit, future.result())
+            print(f"{time.monotonic() - begun:7.0f} s  {unit}  {future.result()}", flush=True)
+    print(f"{len(left) + len(running)} units are left", flush=True)
+    for process in multiprocessing.active_children():
+        process.terminate()
+    pool.shutdown(cancel_futures=True)
+
+
+def _usual(unit: Unit, journal: Journal) -> float:
+    """What such a unit has taken so far, in seconds; nothing is known of a first one."""
+    times = [
+        result["seconds"]
+        for other, result in journal.done.items()
+        if (other.method, other.kind) == (unit.method, unit.kind)
+    ]
+    return mean(times) if times else 0.0

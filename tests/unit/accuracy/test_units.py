@@ -1,0 +1,86 @@
+"""The accuracy table's bookkeeping: what is done stays done, and nothing is chosen on test."""
+
+import dataclasses
+
+import pytest
+
+from tests.bench.accuracy import tables
+from tests.bench.accuracy.rows import POINTS_MOST, ROWS, Plan, points
+from tests.bench.accuracy.units import POINT, SEED, Journal, Unit, merged, ready, units
+
+PLAN = Plan(backbone="net", weights="0" * 64, epochs=2, batch=8, points=2, precision="fp32")
+
+
+def tried(val: float | None) -> dict:
+    return {"settings": {}, "last": None if val is None else {"val_accuracy": val}, "seconds": 1}
+
+
+def finished(top1: float) -> dict:
+    return {"settings": {}, "test_top1": top1, "parameters": 7, "seconds": 1}
+
+
+@pytest.mark.parametrize("method", ROWS)
+def test_every_row_tries_at_most_six_points_and_all_the_same_epochs(method):
+    whole = dataclasses.replace(PLAN, points=POINTS_MOST, epochs=30, batch=64)
+    found = points(method, whole)
+
+    assert len(found) == 6
+    assert len({str(sorted(point.settings.items())) for point in found}) == 6
+    assert {(p.recipe.epochs, p.recipe.batch, p.recipe.seed) for p in found} == {(30, 64, 0)}
+
+
+def test_every_cell_gets_its_first_seed_before_any_gets_its_second():
+    listed = list(units(["lora", "linear"], ["a", "b"], PLAN))
+
+    assert len(listed) == len(set(listed)) == 4 * (2 + 3)
+    first = [unit for unit in listed if unit.kind == POINT or unit.number == 0]
+    assert listed[: len(first)] == first
+
+
+def test_a_final_run_waits_for_the_whole_search_of_its_cell():
+    last, one, two = (Unit("lora", "a", SEED, 0), *(Unit("lora", "a", POINT, n) for n in (0, 1)))
+
+    assert not ready(last, PLAN, {one: tried(0.5)})
+    assert ready(last, PLAN, {one: tried(0.5), two: tried(None)})
+    assert not ready(last, PLAN, {one: tried(None), two: tried(None)})
+
+
+def test_a_run_goes_on_from_its_file_and_drops_half_a_line(tmp_path):
+    unit = Unit("lora", "a", POINT, 0)
+    Journal(tmp_path, PLAN).add(unit, tried(0.5))
+    with (tmp_path / "results.jsonl").open("a") as file:
+        file.write('{"unit": ["lora", "a", "po')
+
+    again = Journal(tmp_path, PLAN)
+    again.add(Unit("lora", "a", POINT, 1), tried(0.6))
+
+    assert list(Journal(tmp_path, PLAN).done) == [unit, Unit("lora", "a", POINT, 1)]
+
+
+def test_results_of_another_plan_are_not_mixed_in(tmp_path):
+    Journal(tmp_path / "one", PLAN)
+    other = dataclasses.replace(PLAN, epochs=3)
+    Journal(tmp_path / "two", other)
+
+    with pytest.raises(SystemExit, match="another plan"):
+        Journal(tmp_path / "one", other)
+    with pytest.raises(SystemExit, match="another plan"):
+        merged(sorted(tmp_path.glob("*/results.jsonl")))
+
+
+def test_parts_of_two_machines_become_one_table(tmp_path):
+    """Seeds from two files in one cell; what neither has is pending, and so is every mean."""
+    for name, seeds in (("one", (0, 1)), ("two", (1, 2))):
+        journal = Journal(tmp_path / name, PLAN)
+        for seed in seeds:
+            journal.add(Unit("alore", "cifar10", SEED, seed), finished(0.5 + seed / 100))
+
+    _, done = merged(sorted(tmp_path.glob("*/results.jsonl")))
+    tables.write(PLAN, done, tmp_path / "docs", "accuracy")
+
+    text = (tmp_path / "docs" / "accuracy.md").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("| ALoRE |")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:3] == ["ALoRE", "7", "51.0 ± 1.0"]
+    assert set(cells[3:]) == {"pending"}
+    assert '"test_top1": 0.51' in (tmp_path / "docs" / "accuracy.json").read_text()
