@@ -21,7 +21,7 @@ from training.evaluate import BATCH, counted, vectors
 from training.loop import apart, blank_head, chance, fed, kept, live, seeded
 from training.ranks import ALONE, Ranks
 from training.recipe import Recipe
-from training.room import keep_compact, within_memory
+from training.room import within_memory
 from training.run import NOBODY, check_sizes
 from training.steps import Learner, run
 from training.trunk import Trunk, default_device
@@ -125,7 +125,6 @@ def fit_full(
         As `train_full`.
     """
     check_sizes(FULL, data, backbone.spec)
-    keep_compact()
     with within_memory(device, recipe.batch), seeded(recipe.seed, device):
         net = copy.deepcopy(backbone.net).to(device).requires_grad_(requires_grad=True)
         trunk = Trunk(

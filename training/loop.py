@@ -23,7 +23,7 @@ from training.data import TaskData
 from training.feed import Feed
 from training.ranks import ALONE, Ranks
 from training.recipe import Recipe
-from training.room import keep_compact, within_memory
+from training.room import within_memory
 from training.steps import Drawn, Features, Learner, run
 from training.trunk import Trunk, placed
 from training.versions import versions
@@ -72,7 +72,6 @@ def fit(
         MemoryExhaustedError: a step does not fit.
         CheckpointInvalidError: what is to be resumed is damaged, or another run's.
     """
-    keep_compact()
     with within_memory(device, recipe.batch), seeded(recipe.seed, device):
         frozen = placed(backbone, device)
         module = method_named(method).module(options, backbone.spec, recipe.dropout).to(device)

@@ -27,7 +27,6 @@ from training.data import Split, TaskData
 from training.loop import blank_head, chance, fed, live, seeded
 from training.ranks import ALONE
 from training.recipe import FULL, PUBLISHED, Precision, Recipe
-from training.room import keep_compact
 from training.steps import Learner, run
 from training.trunk import Trunk, placed
 
@@ -71,7 +70,6 @@ def turn_of(system: str, choice: Choice | None, course: Course) -> Turn:
     Raises:
         RivalMissingError: PEFT is not installed.
     """
-    keep_compact()  # as training does, and for the benefit of every arm
     return ARMS[system](choice or Choice.parse("linear"), course)
 
 

@@ -1,6 +1,7 @@
 """The peak memory of one arm of `bench train`, in a process of its own. Knows no clock."""
 
 import json
+import os
 import re
 import resource
 import subprocess
@@ -17,6 +18,9 @@ from rootstock.bench.opening import opened
 from rootstock.bench.trainees import Course, turn_of, warmed
 
 _STEPS: Final = 3  # the optimizer has its moments after the first
+# Of glibc: so large a block is mapped for itself and given back when freed. Left alone, its heap
+# keeps holes that depend on the order of things. Too slow to train so, and for every arm alike.
+_NO_HOLES: Final = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 
 
 class WeighingError(RootstockError):
@@ -31,7 +35,7 @@ class WeighingError(RootstockError):
 
 
 def weigh(system: str, choice: Choice | None, place: dict[str, Any]) -> int:
-    """Bytes at the peak of a few steps: on a CPU those above the loaded backbone.
+    """Bytes at the peak of a few steps: on a CPU those in use above the loaded backbone.
 
     Args:
         system: an arm of `trainees`.
@@ -43,7 +47,9 @@ def weigh(system: str, choice: Choice | None, place: dict[str, Any]) -> int:
     """
     asked = {**place, "system": system, "choice": None if choice is None else choice.name}
     command = [sys.executable, "-m", "rootstock.bench.weighing", json.dumps(asked)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (ourselves)
+    done = subprocess.run(  # noqa: S603 (ourselves)
+        command, capture_output=True, text=True, check=False, env={**os.environ, **_NO_HOLES}
+    )
     if done.returncode:
         last = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
         raise WeighingError(system, last[-1][:200])

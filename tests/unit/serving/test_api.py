@@ -53,6 +53,13 @@ def test_a_prediction_is_the_plain_paths(door, tiny, make_adapter, png):
     ]
 
 
+def same(one, other) -> bool:
+    """Whether two answers are alike, up to what their companions in a batch change of rounding."""
+    exact = [[{k: v for k, v in p.items() if k != "probability"} for p in a] for a in (one, other)]
+    odds = [[p["probability"] for p in a] for a in (one, other)]
+    return exact[0] == exact[1] and odds[0] == pytest.approx(odds[1], rel=1e-5)
+
+
 def test_raw_form_and_json_bodies_are_answered_alike(door, png):
     client, _ = door
     raw = predict(client, body=png).json()
@@ -62,7 +69,9 @@ def test_raw_form_and_json_bodies_are_answered_alike(door, png):
     ).json()
     form = client.post("/v1/tasks/digits:predict", files=[("file", png)]).json()
 
-    assert raw == octets == coded == form["results"][0]
+    for other in (octets, coded, form["results"][0]):
+        assert same(other.pop("predictions"), raw["predictions"])
+        assert other == {k: v for k, v in raw.items() if k != "predictions"}
 
 
 def test_a_form_with_several_files_answers_each_in_order(door, png):
@@ -72,7 +81,7 @@ def test_a_form_with_several_files_answers_each_in_order(door, png):
         "/v1/tasks/digits:predict", files=[("file", png), ("file", b"no picture"), ("file", png)]
     ).json()["results"]
 
-    assert results[0]["predictions"] == results[2]["predictions"]
+    assert same(results[0]["predictions"], results[2]["predictions"])
     assert results[1]["status"] == 400
 
 

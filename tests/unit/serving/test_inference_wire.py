@@ -19,6 +19,8 @@ from serving.inference_wire import Asked, Computed, Wanted, inflated, packed, re
 BOTH = (Wanted("probabilities", binary=False), Wanted("label", binary=False))
 IMAGES = (b"one", b"", b"\xff\x00three")
 
+LETTER = gzip.compress(b"a")
+
 
 def request(data=("b25l",), shape=None, **changes):
     """A request as JSON; its one image is b"one"."""
@@ -228,7 +230,9 @@ def test_compressed_bodies_are_inflated_and_no_further_than_the_limit():
             inflated(body, coding, 999)
 
 
-@pytest.mark.parametrize("body", [b"", b"no", gzip.compress(b"a")[:-1], gzip.compress(b"a") * 2])
+@pytest.mark.parametrize(
+    "body", [b"", b"no", LETTER[:-1], LETTER * 2], ids=["empty", "other", "cut", "two"]
+)
 def test_what_is_no_compressed_body_is_refused(body):
     with pytest.raises(RequestInvalidError):
         inflated(body, "gzip", 1000)
