@@ -6,6 +6,7 @@ Training sees the very pixels that a server makes of the same bytes: both call
 
 import hashlib
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from training import spill
 from training.augment import wide
 from training.data import Split
 from training.errors import DataInvalidError
+from training.files import shown
 from training.recipe import Augment
 
 _FAULTS_SHOWN: Final = 20
@@ -113,15 +115,21 @@ def _decode(
     margins = None if around is None else spill.room((len(entries), 3, *around.size))
 
     def one(at: int) -> tuple[str, str]:
+        name, path = shown(entries[at].name), entries[at].path
         try:
-            data = entries[at].path.read_bytes()
+            if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+                return "", f"{name}: it is no regular file"
+            data = path.read_bytes()
+        except OSError as error:
+            return "", f"{name}: {error.strerror or error}"
+        except ValueError as error:  # a name that no file has, with a NUL in it
+            return "", f"{name}: {error}"
+        try:
             images[at] = pixels(data, how.preprocess)
             if around is not None and margins is not None:
                 margins[at] = pixels(data, around)  # decoding may depend on the size that is wanted
         except ImageInvalidError as error:
-            return "", f"{entries[at].name}: {error.reason}"
-        except OSError as error:
-            return "", f"{entries[at].name}: {error.strerror or error}"
+            return "", f"{name}: {error.reason}"
         return hashlib.sha256(data).hexdigest(), ""
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:

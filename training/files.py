@@ -21,3 +21,8 @@ def write_text(file: Path, text: str) -> None:
     """The text as the whole file, in UTF-8."""
     with whole(file) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def shown(name: str) -> str:
+    """A file's name as text that can be written: bytes that are no UTF-8 become escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()

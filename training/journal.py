@@ -17,9 +17,9 @@ from adapters_store.manifest import canonical
 from training.acts import Item, Job
 from training.files import whole, write_text
 from training.full import FULL, TrainedModel
+from training.identity import grounds
 from training.protocol import Trial
 from training.run import TrainedTask
-from training.versions import versions
 from training.watch import Epoch
 
 Outcome = Trial | TrainedTask | TrainedModel
@@ -92,12 +92,9 @@ def _name(job: Job, item: Item) -> str:
     known = {
         "task": job.task,
         "method": job.method,
-        "data": job.data.digest,
-        "images": {name: len(split.labels) for name, split in job.data.splits.items()},
-        "backbone": job.backbone.spec.ref.digest,
+        **grounds(job.data, job.backbone, item.point.recipe),
         "options": dict(item.point.options),
         "recipe": item.point.recipe.model_dump(mode="json"),
         "protocol": None if item.protocol is None else dict(item.protocol),
-        "versions": versions(),
     }
     return "done-" + hashlib.sha256(canonical(known).encode()).hexdigest()[:32]

@@ -3,6 +3,11 @@
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+from adapters_store.manifest import LABELS_MAX
+
+_DIGITS_MOST: Final = 6  # of a number: more are no row of any head
 
 Line = tuple[str, str]  # path, label as it is written
 
@@ -22,14 +27,15 @@ def counted(
 
     Args:
         lines: split → its lines.
-        count: of classes, where it is known; else the greatest label says it. A class may be
-            without images: 800 images do not reach into all of SUN397.
+        count: of classes, where it is known; else the greatest label says it, up to what a
+            manifest holds. A class may be without images: 800 images do not reach into all of
+            SUN397.
         names: of the classes, in the order of labels, where there are any.
     """
     used = {label for rows in lines.values() for _, label in rows}
-    faults = [f"the label {label!r} is no number" for label in sorted(used) if not _number(label)]
+    faults = [_strange(label) for label in sorted(used) if not _number(label)]
     numbers = sorted({int(label) for label in used if _number(label)})
-    size = max(numbers, default=0) + 1 if count is None else count
+    size = min(max(numbers, default=0) + 1, LABELS_MAX) if count is None else count
     faults += [f"the label {n} is none of 0 … {size - 1}" for n in numbers if n >= size]
     if names is not None and len(names) != size:
         faults.append(f"{len(names)} classes have names, and there are {size}")
@@ -65,4 +71,10 @@ def _folders(lines: Sequence[Line]) -> dict[str, str]:
 
 
 def _number(label: str) -> bool:
-    return label.isascii() and label.isdecimal()
+    return len(label) <= _DIGITS_MOST and label.isascii() and label.isdecimal()
+
+
+def _strange(label: str) -> str:
+    if label.isascii() and label.isdecimal():
+        return f"the label {label[:20]!r}, of {len(label)} digits, is too large"
+    return f"the label {label!r} is no number"

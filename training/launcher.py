@@ -1,8 +1,9 @@
 """Training outside this process: acts as Ray tasks, or by several processes. Its only Ray.
 
 Ray reads its environment when it is imported, which happens here and nowhere earlier. A Ray of our
-own stays on this machine's loopback, writes to a folder that goes with it, and ends when we do; one
-that is there already (`address`) is left as it is, and must have the same Rootstock on its nodes.
+own stays on this machine's loopback, writes to a folder that goes with it, and ends when we do; but
+while processes train together, PyTorch's rendezvous listens on all interfaces. A Ray that is there
+already (`address`) is left as it is, and must have the same Rootstock on its nodes.
 """
 
 import contextlib

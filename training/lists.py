@@ -16,6 +16,7 @@ from typing import Final
 from training.data import VAL_SHARE, TaskData, class_faults, with_val
 from training.decoding import Entry, How, refuse
 from training.decoding import read as decoded
+from training.errors import DataInvalidError
 from training.labels import Classes, Line, counted, ranked
 
 # Split → the names that its list has; the first that is there is read.
@@ -148,9 +149,14 @@ def _classes(
     numbers = all(label.isdecimal() for _, label in lines["train"])
     if by_rank or (count is None and not numbers):
         return ranked(lines, count)
-    named = (root / NAMES).is_file()
-    names = (root / NAMES).read_text("utf-8").splitlines() if named else None
-    return counted(lines, count, names)
+    return counted(lines, count, _names(root / NAMES))
+
+
+def _names(file: Path) -> list[str] | None:
+    try:
+        return file.read_text("utf-8").splitlines() if file.is_file() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataInvalidError(str(file), (f"it cannot be read: {error}",)) from None
 
 
 def _overlaps(lines: Mapping[str, Sequence[Line]], files: Mapping[str, str]) -> list[str]:

@@ -21,12 +21,12 @@ from training.behaviours import behaviour_of
 from training.checkpoint import Checkpoint, Keeper
 from training.data import TaskData
 from training.feed import Feed
+from training.identity import grounds
 from training.ranks import ALONE, Ranks
 from training.recipe import Recipe
 from training.room import within_memory
 from training.steps import Drawn, Features, Learner, run
 from training.trunk import Trunk, placed
-from training.versions import versions
 from training.watch import Epoch, Watch
 
 __all__ = ["Epoch", "Features", "Fitted", "Watch", "fit", "live", "remembered"]
@@ -176,10 +176,7 @@ def kept(
     identity = {
         **told,
         "recipe": recipe.model_dump(mode="json", exclude={"recompute"}),
-        "data": data.digest,
-        "images": {name: len(split.labels) for name, split in data.splits.items()},
-        "backbone": backbone.spec.ref.digest,
-        "versions": versions(),
+        **grounds(data, backbone, recipe),
         "processes": ranks.world,
     }
     return Keeper(checkpoint, identity)

@@ -4,7 +4,6 @@ Both arms run the trainer as it is, on random images, and are timed from their f
 last: building networks and sites, which the mixed run does once, is left out.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -15,10 +14,11 @@ from adapters_store.backbone import Backbone
 from adapters_store.methods.table import parse_options
 from rootstock.bench.adapters import Choice
 from rootstock.bench.setting import Row, Tell, public, timing
+from rootstock.bench.stopwatch import Stopwatch
 from rootstock.bench.turns import Spread, quotients, take_turns
 from training.abreast import fit_abreast
 from training.data import Split, TaskData
-from training.loop import Watch, fit
+from training.loop import fit
 from training.recipe import PUBLISHED, Precision
 
 _CLASSES: Final = 10
@@ -92,7 +92,7 @@ def _arms(
     data = {f"task-{n}": _noise(backbone, batch * (steps + 1), n) for n in range(tasks)}
 
     def together() -> float:
-        clocks = {task: _Clock(device) for task in data}
+        clocks = {task: Stopwatch(device) for task in data}
         fit_abreast(
             backbone,
             method.method,
@@ -107,31 +107,12 @@ def _arms(
     def alone() -> float:
         total = 0.0
         for images in data.values():
-            clock = _Clock(device)
+            clock = Stopwatch(device)
             fit(backbone, method.method, options, images, recipe, device=device, watch=clock.watch)
             total += clock.seconds
         return total
 
     return {"alone": alone, "together": together}
-
-
-class _Clock:
-    """From the end of a run's first step to the end of its last."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.watch = Watch(on_step=self._step)
-        self.seconds = 0.0
-        self._device, self._began = device, 0.0
-
-    def _step(self, done: int, of: int) -> None:
-        if done not in (1, of):
-            return
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        now = time.perf_counter()
-        if done == 1:
-            self._began = now
-        self.seconds = now - self._began
 
 
 def _noise(backbone: Backbone, images: int, seed: int) -> TaskData:

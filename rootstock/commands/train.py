@@ -65,7 +65,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where a run broke off")] = False,
     report: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="else FILE without suffix, .report")
+        Path | None, typer.Option(metavar="DIR", help="else FILE, .report for .safetensors")
     ] = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="only the artifact")] = False,
     as_json: AsJson = False,

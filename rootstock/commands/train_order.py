@@ -140,6 +140,7 @@ def _composed(
     from training.full import FULL
     from training.recipe import FULL as FULL_RECIPE
     from training.recipe import Recipe, changed, compose
+    from training.recipe import check as check_recipe
     from training.released import released
 
     given = {k: v for k, v in settings.items() if k != "precision"}
@@ -151,4 +152,5 @@ def _composed(
         if key not in Recipe.model_fields:
             raise SettingUnknownError(key, method, tuple(sorted(Recipe.model_fields)))
     recipe = changed(FULL_RECIPE, {**(start.settings if start else {}), **settings})
+    check_recipe(method, recipe)
     return {}, recipe, start.says if start else None

@@ -71,6 +71,7 @@ def reported(ended: Ended, backbone: "Backbone", begun: float) -> None:
     if ended.report is None:
         return
     from adapters_store.artifact import digest
+    from training.files import shown
     from training.report.asked import asked
     from training.report.facts import Facts
     from training.report.folder import write
@@ -91,7 +92,7 @@ def reported(ended: Ended, backbone: "Backbone", begun: float) -> None:
         skipped=data.skipped,
         versions=versions(),
         parameters=made.parameters,
-        file=ended.file.name,
+        file=shown(ended.file.name),
         bytes=len(made.data),
         digest=digest(made.data),
         metrics=metrics(made),
@@ -133,6 +134,7 @@ def trial_row(trial: "Trial") -> tuple[str, str]:
 def value(ended: Ended, begun: float) -> dict[str, Any]:
     """What `--json` prints of one task."""
     from adapters_store.artifact import digest
+    from training.files import shown
     from training.protocol import spread
     from training.run import TrainedTask
 
@@ -142,7 +144,7 @@ def value(ended: Ended, begun: float) -> dict[str, Any]:
         "task": ended.task,
         "method": ended.order.method,
         "layout": ended.order.layout,
-        "file": str(ended.file),
+        "file": shown(str(ended.file)),
         "digest": digest(made.data),
         "bytes": len(made.data),
         "parameters": made.parameters,
@@ -161,13 +163,14 @@ def value(ended: Ended, begun: float) -> dict[str, Any]:
         "test": over and {"mean": over[0], "std": over[1], "seeds": len(ended.tests)},
         "seconds": round(time.time() - begun, 2),
         "log": [asdict(row) for row in made.log],
-        "report": None if ended.report is None else str(ended.report),
+        "report": None if ended.report is None else shown(str(ended.report)),
         "published": _published(ended.published),
     }
 
 
 def show(ended: Ended) -> None:
     """The same for a reader."""
+    from training.files import shown
     from training.protocol import spread
     from training.run import TrainedTask
 
@@ -190,11 +193,12 @@ def show(ended: Ended) -> None:
         law = f"module {made.report.trained:.1e}, merged {made.report.merged:.1e}"
         out.print(f"law: {law} relative", markup=False)
     out.print(
-        f"wrote {ended.file} ({len(made.data):,} bytes, {made.parameters:,} parameters)",
+        f"wrote {shown(str(ended.file))} "
+        f"({len(made.data):,} bytes, {made.parameters:,} parameters)",
         markup=False,
     )
     if ended.report is not None:
-        out.print(f"report: {ended.report}/README.md", markup=False)
+        out.print(f"report: {shown(str(ended.report))}/README.md", markup=False)
     if (published := ended.published) is not None:
         verb = "published as" if published.created else "was already"
         out.print(f"{verb} {ended.task}@{published.release.number}", markup=False)
@@ -214,11 +218,13 @@ def _circumstances(begun: float) -> dict[str, Any]:
     """What differs between identical runs."""
     import torch
 
+    from training.files import shown
+
     cuda = torch.cuda.is_available()
     return {
         "started": datetime.fromtimestamp(begun, UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - begun, 2),
-        "command": [_SECRET.sub("//…@", word) for word in sys.argv],
+        "command": [_SECRET.sub("//…@", shown(word)) for word in sys.argv],
         "host": platform.node(),
         "system": platform.platform(),
         "python": platform.python_version(),

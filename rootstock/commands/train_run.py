@@ -48,7 +48,11 @@ def done(wanted: Wanted) -> list[reports.Ended]:
             endings = [_alone(wanted, wanted.names[0], images, frozen, order, teller)]
         else:
             endings = _together(wanted, images, frozen, order, teller)
-    endings = [_kept(ended, frozen, shelf, wanted.begun) for ended in endings]
+    for ended in endings:  # all files before anything that can fail: they took the time
+        _written(ended)
+    endings = [_published(ended, shelf) for ended in endings]
+    for ended in endings:
+        reports.reported(ended, frozen, wanted.begun)
     if alone:
         cleared(wanted.unfinished)
     return endings
@@ -109,12 +113,11 @@ def _alone(
         address=wanted.ray_address,
     )
     job = Job(data=images[task], backbone=frozen, task=task, method=order.method)
-    report = wanted.report or wanted.output.with_suffix(".report")
     ended = reports.Ended(
         task=task,
         order=order,
         file=wanted.output,
-        report=None if wanted.no_report else report,
+        report=wanted.report_of(task),
         images=images[task],
     )
     if order.campaign:
@@ -158,7 +161,7 @@ def _together(
     """Several tasks in the same batches."""
     from training.together import train_tasks
 
-    point, folder = order.points[0], wanted.report or wanted.output
+    point = order.points[0]
     found = train_tasks(
         images, frozen, order.method, point.options, point.recipe, watch=teller.watching
     )
@@ -167,7 +170,7 @@ def _together(
             task=task,
             order=order,
             file=wanted.output / f"{task}.safetensors",
-            report=None if wanted.no_report else folder / f"{task}.report",
+            report=wanted.report_of(task),
             images=images[task],
             runs=(made,),
         )
@@ -175,17 +178,16 @@ def _together(
     ]
 
 
-def _kept(
-    ended: reports.Ended, frozen: "Backbone", shelf: "AdapterStore | None", begun: float
-) -> reports.Ended:
-    """The artifact written and published, and its report."""
+def _written(ended: reports.Ended) -> None:
     with whole(ended.file) as part:
         part.write_bytes(ended.made.data)
-    if shelf is not None:
-        published = shelf.publish(ended.made.data, ended.task, by=author(), why="rootstock train")
-        ended = replace(ended, published=published)
-    reports.reported(ended, frozen, begun)
-    return ended
+
+
+def _published(ended: reports.Ended, shelf: "AdapterStore | None") -> reports.Ended:
+    if shelf is None:
+        return ended
+    published = shelf.publish(ended.made.data, ended.task, by=author(), why="rootstock train")
+    return replace(ended, published=published)
 
 
 def _shelf(uri: str | None, digest: str) -> "AdapterStore | None":

@@ -46,6 +46,15 @@ class Wanted:
         """Where a run is kept until its file is written."""
         return self.output.with_name(f"{self.output.name}.unfinished").absolute()
 
+    def report_of(self, task: str) -> Path | None:
+        """The folder of a task's report; None where none is wanted."""
+        if self.no_report:
+            return None
+        if self.tasks is not None:
+            return (self.report or self.output) / f"{task}.report"
+        name = self.output.name.removesuffix(".safetensors")
+        return self.report or self.output.parent / f"{name}.report"
+
     def refuse_mixtures(self) -> None:
         """End the command where flags do not go together."""
         many, full = self.tasks is not None, self.method == "full"
@@ -58,6 +67,7 @@ class Wanted:
             (many and elsewhere, "--tasks trains in one process, without --workers and the like"),
             (many and self.resume, "--tasks keeps no checkpoint, so there is nothing to --resume"),
             (many and full, "--tasks shares a frozen backbone, and --method full freezes nothing"),
+            (many and self.layout, "--layout names the lists of one task, so not with --tasks"),
             (
                 (many and len(set(self.names)) < len(self.names)) or not all(self.names),
                 f"--tasks wants different names between commas, not {self.tasks!r}",
@@ -91,6 +101,9 @@ class Wanted:
         for wrong, message in faults:
             if wrong:
                 fail(message)
+        for report in map(self.report_of, self.names):
+            if report is not None and report.exists() and not report.is_dir():
+                fail(f"{report} is a file, and the folder of the report is to be there")
 
 
 def cleared(folder: Path) -> None:

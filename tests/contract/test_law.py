@@ -168,6 +168,7 @@ def test_a_fresh_adapter_changes_nothing(case):
     torch.testing.assert_close(adapted, bare, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_every_factor_learns_within_two_steps(case):
     method, options, backbone, _ = case
     module = method.module(options, backbone.spec, dropout=0.0).double()

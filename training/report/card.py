@@ -152,9 +152,11 @@ def _protocol(facts: Facts) -> str:
         else "Settings were given, none was searched. "
     )
     seeds = ", ".join(map(str, found["seeds"]))
+    both = found["trained_on"] == "train+val"
+    images = "training and validation images together" if both else "the training images"
     return (
-        f"{searched}Then trained on training and validation images together, seed {seeds}; the "
-        "last epoch was kept; test images were answered once by each, in the form that is served."
+        f"{searched}Then trained on {images}, seed {seeds}; the last epoch was kept; "
+        " test images were answered once by each, in the form that is served."
     )
 
 

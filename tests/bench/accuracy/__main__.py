@@ -34,7 +34,7 @@ def main() -> None:
     given = _parser().parse_args()
     if given.verb == "render":
         plan, done = merged(given.results)
-        tables.write(Plan(**plan), done, given.docs, given.name)
+        tables.write(Plan.of(plan), done, given.docs, given.name)
         return
     known = packs.tasks(given.data)
     tasks, methods = given.tasks or known, given.methods or tuple(ROWS)

@@ -4,11 +4,13 @@ At most six points a row, the most promising first. Where a method has a scale, 
 how fast the adapter learns beside the head, and the rate how fast both do.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
+from adapters_store.manifest import canonical
 from training.full import FULL
 from training.protocol import Point
 from training.recipe import FULL as REFERENCE
@@ -32,8 +34,23 @@ class Plan:
     precision: str  # of networks in training
 
     def told(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
+        """As JSON, with a sha256 over the points of all rows: results of others do not mix in."""
+        tried = {
+            method: [
+                [dict(p.settings), dict(p.options), p.recipe.model_dump(mode="json")]
+                for p in points(method, self)
+            ]
+            for method in ROWS
+        }
+        return {**asdict(self), "rows": hashlib.sha256(canonical(tried).encode()).hexdigest()}
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> "Plan":
+        """The plan that a file tells; ends the program where it has other rows than these."""
+        plan = cls(**{key: value for key, value in told.items() if key != "rows"})
+        if plan.told() != told:
+            raise SystemExit(f"the results are of other points than those of {__name__}")
+        return plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from tests.bench.accuracy import tables
+from tests.bench.accuracy import rows, tables
 from tests.bench.accuracy.rows import POINTS_MOST, ROWS, Plan, points
 from tests.bench.accuracy.units import POINT, SEED, Journal, Unit, merged, ready, units
 
@@ -84,3 +84,17 @@ def test_parts_of_two_machines_become_one_table(tmp_path):
     assert cells[:3] == ["ALoRE", "7", "51.0 ± 1.0"]
     assert set(cells[3:]) == {"pending"}
     assert '"test_top1": 0.51' in (tmp_path / "docs" / "accuracy.json").read_text()
+
+
+def test_results_of_other_points_are_not_mixed_in(tmp_path, monkeypatch):
+    """The same plan, and one row tries another rate."""
+    Journal(tmp_path, PLAN)
+    told, _ = merged([tmp_path / "results.jsonl"])
+    assert Plan.of(told) == PLAN
+    other = dataclasses.replace(ROWS["linear"], points=({"lr": 0.5}, {"lr": 0.25}))
+    monkeypatch.setattr(rows, "ROWS", {**ROWS, "linear": other})
+
+    with pytest.raises(SystemExit, match="another plan"):
+        Journal(tmp_path, PLAN)
+    with pytest.raises(SystemExit, match="other points"):
+        Plan.of(told)

@@ -23,7 +23,7 @@ def bucket(s3):
         yield f"s3://{BUCKET}"
 
 
-@pytest.fixture(params=["folder", "file", "memory", "s3"])
+@pytest.fixture(params=["folder", "file", "memory", pytest.param("s3", marks=pytest.mark.slow)])
 def uri(request, tmp_path):
     """A fresh store of every kind."""
     match request.param:

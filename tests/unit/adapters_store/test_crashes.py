@@ -256,9 +256,8 @@ def cases() -> Iterator[object]:
         "s3": ("after", "lost answer", "late"),
     }
     fast = {
-        *product(["memory"], OPERATIONS, ["after", "lost answer"]),
+        *product(["memory"], OPERATIONS, ["lost answer"]),
         *product(["file"], ["publish a release", "collect", "copy"], ["during"]),
-        ("s3", "publish a release", "after"),
     }
     for kind, operation in product(hows, OPERATIONS):
         for how in hows[kind]:

@@ -105,6 +105,7 @@ def test_without_json_the_outcome_is_text(rootstock, images, tmp_path):
         (("--tasks", "a,b"), "name the task with --task, or several with --tasks"),
         (("--layout", "vtab:magic"), "magic"),
         (("--method", "full", "--set", "rank=4"), "no setting 'rank' for method 'full'"),
+        (("--method", "full", "--set", "sade=0.5"), "sade is for method clora alone, not for full"),
         (("--method", "full", "--store", "memory://"), "adapters are published"),
         (("--report", "x", "--no-report"), "contradict"),
         (("--report", __file__), "is a file, --report names a folder"),

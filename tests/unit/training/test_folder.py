@@ -1,5 +1,6 @@
 """An image folder: read once and whole, or refused with everything that is wrong."""
 
+import os
 import shutil
 
 import numpy as np
@@ -248,3 +249,15 @@ def test_pictures_of_any_size_and_mode_are_brought_into_the_input_size(write_fol
     Image.new("RGBA", (9, 90), (1, 2, 3, 0)).save(root / "train/dots/clear.webp")
 
     assert folder.read(root, preprocess).train.images.shape[1:] == (3, 32, 32)
+
+
+def test_names_that_are_no_utf8_can_be_written_where_they_are_told(write_folder, preprocess):
+    """The line of a file that is left out goes into a report."""
+    root = write_folder({"train": 2})
+    (root / "train" / "bars" / os.fsdecode(b"\xff.png")).write_bytes(b"no picture")
+    os.mkfifo(root / "train" / "bars" / "pipe.png")
+
+    skipped = folder.read(root, preprocess).skipped
+
+    assert len(skipped) == 2
+    assert "\\udcff.png" in "".join(skipped).encode("utf-8").decode()

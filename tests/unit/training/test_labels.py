@@ -2,6 +2,7 @@
 
 import pytest
 
+from adapters_store.manifest import LABELS_MAX
 from training.labels import counted, ranked
 
 
@@ -55,3 +56,15 @@ def test_labels_that_train_does_not_have_and_wrong_counts_are_faults():
         "no image of train has the label '3'",
         "train has 2 classes, and the data set 5",
     ]
+
+
+@pytest.mark.parametrize("label", ["999999", "1234567", "9" * 5000])
+def test_huge_numbers_are_faults_and_make_no_names(label):
+    """One line of a list must not take the memory of the machine."""
+    classes, faults = counted({"train": [("a", "0"), ("b", label)]}, None, None)
+
+    assert len(classes.names) <= LABELS_MAX
+    assert len(faults) == 1
+    assert label[:20] in faults[0]
+    assert len(faults[0]) < 80
+    assert ranked({"train": [("a", "0"), ("b", label)]}, 2)[1] == []

@@ -1,6 +1,7 @@
 """List files: read as the releases write them, or refused with what is wrong."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -182,4 +183,29 @@ def test_lines_are_parsed_without_a_file():
     assert parse("a b.jpg 3\n\n  c.jpg\t0  \nd\n") == (
         [("a b.jpg", "3"), ("c.jpg", "0")],
         ["line 4 is no path and label"],
+    )
+
+
+def test_names_that_are_no_utf8_are_refused(write, how):
+    """In one line, with the file."""
+    root = write(train=rows("train", "0101"))
+    (root / "labels.txt").write_bytes(b"gull\nwr\xffn\n")
+
+    assert "labels.txt" in refused(root, how)
+
+
+def test_what_is_no_file_is_left_out_and_waited_for_by_nobody(write, how):
+    """A name with a NUL in it, a pipe, a folder."""
+    root = write(train=rows("train", "0101"))
+    os.mkfifo(root / "pipe.jpg")
+    (root / "train.txt").write_text(
+        (root / "train.txt").read_text() + "a\0b.jpg 0\npipe.jpg 1\nimages 0\n"
+    )
+
+    data = lists.read(root, how)
+
+    assert len(data.skipped) == 3
+    assert data.skipped[1:] == (
+        "pipe.jpg: it is no regular file",
+        "images: it is no regular file",
     )

@@ -7,6 +7,8 @@ import typer
 from typer.testing import CliRunner
 
 from adapters_store import artifact
+from adapters_store.store import AdapterStore
+from rootstock.commands import train_report as reports
 from rootstock.commands.train import train
 from training import acts
 
@@ -130,6 +132,47 @@ def test_several_tasks_go_together_into_a_folder(rootstock, write_folder, tmp_pa
         )
 
 
+def test_a_report_that_fails_loses_no_task(rootstock, write_folder, tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        write_folder({"train": 2}, name=f"all/{name}")
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reports, "reported", full_disk)
+
+    code, _, err = rootstock(
+        *("--data", tmp_path / "all", "--tasks", "one,two", "--out", tmp_path / "made"),
+        *("--method", "linear", "--epochs", 1, "--store", f"file://{tmp_path}/store"),
+    )
+
+    assert code == 1
+    assert "No space left" in err
+    files = sorted((tmp_path / "made").iterdir())
+    assert [file.name for file in files] == ["one.safetensors", "two.safetensors"]
+    digest = artifact.read(files[0].read_bytes()).manifest.backbone.digest
+    store = AdapterStore.open(f"file://{tmp_path}/store", digest)
+    for file in files:
+        data = file.read_bytes()
+        assert store.blob(artifact.digest(data)) == data
+
+
+@pytest.mark.parametrize(
+    ("out", "report"),
+    [("a.safetensors", "a.report"), ("a.report", "a.report.report"), ("a.v2", "a.v2.report")],
+)
+def test_a_file_in_the_place_of_the_report_is_refused_beforehand(
+    rootstock, images, tmp_path, out, report
+):
+    (tmp_path / report).write_text("mine")
+
+    code, _, err = rootstock("--data", images, "--task", "t", "--out", tmp_path / out)
+
+    assert code == 1
+    assert f"{tmp_path / report} is a file" in err
+    assert not (tmp_path / out).exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -138,6 +181,7 @@ def test_several_tasks_go_together_into_a_folder(rootstock, write_folder, tmp_pa
         (("--tasks", "a,b", "--seeds", 2), "without --seeds"),
         (("--tasks", "a,b", "--sweep", "lr=1,2"), "without --sweep"),
         (("--tasks", "a,b", "--data-parallel", 2), "in one process"),
+        (("--tasks", "a,b", "--layout", "vtab:cifar"), "not with --tasks"),
         (("--tasks", "a,b", "--resume"), "nothing to --resume"),
         (("--tasks", "a,b", "--method", "full"), "freezes nothing"),
         ((), "name the task with --task"),

@@ -32,6 +32,7 @@ def test_seeds_and_the_search_are_told(make_facts):
         "chosen": 0,
         "search_seed": 0,
         "seeds": [0, 1],
+        "trained_on": "train+val",
     }
 
     text = card(make_facts(protocol=protocol, tests=(0.5, 0.7)))
@@ -40,6 +41,14 @@ def test_seeds_and_the_search_are_told(make_facts):
     assert "| 0.1 | 50.00 % | chosen |" in text
     assert "| 1.0 | diverged |  |" in text
     assert "no test image was read meanwhile" in text
+    assert "trained on training and validation images together" in text
+
+
+def test_validation_images_that_were_not_there_are_not_claimed(make_facts):
+    text = card(make_facts(protocol={"seeds": [0], "trained_on": "train"}))
+
+    assert "Then trained on the training images, seed 0" in text
+    assert "validation images together" not in text
 
 
 @pytest.mark.parametrize("classes", [31, 200])
