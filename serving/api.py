@@ -147,8 +147,6 @@ class Edge:
         settings = self._replica.settings
         async with self._passage.enter_for_all(request, task) as (visit, any_known):
             _check_top_k(top_k)
-            if len(task) > settings.tasks_max:
-                raise RequestInvalidError(f"at most {settings.tasks_max} tasks in one call")
             image = b""
             if any_known:  # else there is nothing to look at
                 images, _ = await bodies.images(request, settings.body_bytes, settings.files_max)

@@ -40,9 +40,9 @@ class Books:
         """Count an adapter at hand as just used; how many others had to leave for it."""
         if facts.digest in self.host:
             self.host.touch(facts.digest)
-        elif facts.digest in self._proven:  # it was pushed out, and is wanted after all
-            return self._keep(facts)
-        return 0
+            return 0
+        self._proven.add(facts.digest)  # it was pushed out or forgotten, and is wanted after all
+        return self._keep(facts)
 
     def has_passed(self, digest: str) -> bool:
         """Whether these bytes need no check any more."""

@@ -2,10 +2,12 @@
 
 It stands where an engine has its residency: following the log waits here for a release that is
 about to answer, until an engine has loaded and verified it. A digest that an engine refused stays
-refused here; one that could not be had is asked for again.
+refused here for a while: it is one engine's word, and another may serve it. One that could not be
+had is asked for again.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from functools import partial
@@ -18,6 +20,7 @@ from serving.types import Card
 CARDS_BYTES: Final = 256 * 2**20
 _CARD_BYTES: Final = 1024  # without its labels
 _LABEL_BYTES: Final = 64  # without its letters
+_BELIEVED_S: Final = 30.0  # a refusal, before it is asked about again
 
 Ask = Callable[[str], "Future[Card]"]  # of an engine, which loads and verifies what it is asked for
 
@@ -25,13 +28,18 @@ Ask = Callable[[str], "Future[Card]"]  # of an engine, which loads and verifies 
 class Cards:
     """Cards by digest; threads may share it."""
 
-    def __init__(self, ask: Ask, most_bytes: int = CARDS_BYTES) -> None:
+    def __init__(
+        self,
+        ask: Ask,
+        most_bytes: int = CARDS_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Know nothing yet; the least recently used cards go where memory ends."""
-        self._ask = ask
+        self._ask, self._clock = ask, clock
         self._lock = threading.Lock()
         self._held: Shelf[str, Card] = Shelf(most_bytes)
         self._asked: dict[str, Future[Card]] = {}
-        self._refused: dict[str, AdapterError] = {}
+        self._refused: dict[str, tuple[AdapterError, float]] = {}  # until when it is believed
 
     def get(self, digest: str) -> "Future[Card]":
         """The card of a digest; the future is shared by all who wait for it.
@@ -46,7 +54,7 @@ class Cards:
                 self._held.touch(digest)
                 future.set_result(card)
                 return future
-            if error := self._refused.get(digest):
+            if error := self._refusal(digest):
                 future.set_exception(error)
                 return future
             if digest in self._asked:
@@ -68,6 +76,7 @@ class Cards:
         with self._lock:
             for digest in digests:
                 self._held.take(digest)
+                self._refused.pop(digest, None)
 
     def keep(self, card: Card) -> None:
         """An engine has verified this one."""
@@ -77,11 +86,11 @@ class Cards:
             self._held.put(card.digest, card, _weight(card))
 
     def refused(self, digest: str) -> bool:
-        """Whether an engine refused this digest."""
-        return digest in self._refused
+        """Whether an engine refused this digest a short time ago."""
+        return self._refusal(digest) is not None
 
     def refusals(self) -> frozenset[str]:
-        """Digests that an engine refused."""
+        """Digests of which the last that an engine said was a refusal, however long ago."""
         with self._lock:
             return frozenset(self._refused)
 
@@ -95,6 +104,10 @@ class Cards:
             self._held.check()
             assert not set(self._held) & set(self._refused)
 
+    def _refusal(self, digest: str) -> AdapterError | None:
+        error, until = self._refused.get(digest, (None, 0.0))
+        return error if self._clock() < until else None
+
     def _told(self, digest: str, future: "Future[Card]", answer: "Future[Card]") -> None:
         error = RuntimeError("nobody was asked") if answer.cancelled() else answer.exception()
         if error is None:
@@ -103,7 +116,7 @@ class Cards:
             del self._asked[digest]
             if isinstance(error, AdapterError):
                 self._held.take(digest)
-                self._refused[digest] = error
+                self._refused[digest] = error, self._clock() + _BELIEVED_S
         if error is None:
             future.set_result(answer.result())
         else:

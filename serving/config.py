@@ -69,7 +69,9 @@ class Settings(BaseModel):
     load_s: float = Field(default=30.0, gt=0, description="to load and verify one artifact")
 
     body_bytes: int = Field(default=10 * Megabytes, ge=1024, description="of a predict call")
-    artifact_bytes: int = Field(default=64 * Megabytes, ge=1024, description="of a publish call")
+    artifact_bytes: int = Field(
+        default=64 * Megabytes, ge=1024, le=64 * Megabytes, description="of a publish call"
+    )
     pixels_max: int = Field(default=50_000_000, ge=1, le=50_000_000)
     files_max: int = Field(default=32, ge=1, description="images in one multipart call")
     tasks_max: int = Field(default=32, ge=1, le=1024, description="tasks in one call")
@@ -114,9 +116,10 @@ class Settings(BaseModel):
     def engine_queue_max(self) -> int:
         """Samples that may wait in an engine's own line.
 
-        In split doors refuse, and an engine takes whatever they let out, even all of it at once.
+        In split doors refuse, and an engine takes whatever they let out, even all of it at once:
+        groups, and what travels apart because its adapter has to be loaded.
         """
-        return self.queue_max if self.topology == "fused" else self.doors * self.out_max
+        return self.queue_max if self.topology == "fused" else self.doors * self.inside_max
 
     @property
     def in_flight_max(self) -> int:

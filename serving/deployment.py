@@ -155,9 +155,12 @@ class EngineShell(Shell):
             name = serve.get_replica_context().replica_tag
             self._inside = await self._aside(_engine, self._settings, name)
 
-    async def compute(self, group: Sequence[Sample]) -> Sequence[Answer | BaseException]:
+    async def compute(
+        self, group: Sequence[Sample], *, patient: bool
+    ) -> Sequence[Answer | BaseException]:
         """Answers to a group, in order."""
-        return [_plain(outcome) for outcome in await self._room.compute(group)]
+        outcomes = await self._room.compute(group, patient=patient)
+        return [_plain(outcome) for outcome in outcomes]
 
     async def card(self, digest: str) -> Card | Exception:
         """What a door must know of an adapter."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ from serving.router import route, to
 from serving.sync import Follower
 from serving.telemetry import Telemetry
 from serving.types import Arriving, Classified, Engines, Kind, Known, Route, Sample
+
+_BEHIND_MAX: Final = 64  # calls that wait for one generation or another at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,7 @@ class Door:
         self._decoders = ThreadPoolExecutor(settings.decode_threads, "rootstock-decode")
         self._writers = ThreadPoolExecutor(4, "rootstock-write")
         self._waiters = ThreadPoolExecutor(4, "rootstock-wait")  # readers must not hold up writers
+        self._behind = 0  # calls that wait for a generation; only the event loop touches it
 
     @property
     def generation(self) -> int:
@@ -104,16 +107,23 @@ class Door:
         began = time.monotonic()
         wanted = list(dict.fromkeys(known.preprocess for _, known in found.values()))
         decoding = (self._decoded(image, preprocess) for preprocess in wanted)
-        pictures = dict(zip(wanted, await asyncio.gather(*decoding), strict=True))
+        arranged = await asyncio.gather(*decoding, return_exceptions=True)
+        pictures = dict(zip(wanted, arranged, strict=True))
+        if arranged and all(isinstance(one, BaseException) for one in arranged):
+            raise next(one for one in arranged if isinstance(one, BaseException))
         decoded = time.monotonic()
-        samples = [
-            _sample(way, known, pictures[known.preprocess], until - decoded)
-            for way, known in found.values()
-        ]
-        outcomes = await self.engines.compute_all(samples)
         results: list[Classified | BaseException] = [
             at if isinstance(at, BaseException) else AssertionError() for at in located
         ]
+        samples = []
+        for i, (way, known) in list(found.items()):
+            picture = pictures[known.preprocess]
+            if isinstance(picture, BaseException):  # too long and thin for this task's geometry
+                results[i] = picture
+                del found[i]
+            else:
+                samples.append(_sample(way, known, picture, until - decoded))
+        outcomes = await self.engines.compute_all(samples)
         for (i, (way, known)), outcome in zip(found.items(), outcomes, strict=True):
             if isinstance(outcome, AdapterError):
                 results[i] = await self._alone(refs[i], image, key, until)
@@ -169,15 +179,31 @@ class Door:
     async def ensure(self, generation: int, timeout_s: float) -> None:
         """Have at least that generation applied.
 
+        Those who ask for what will never come must not hold up the others for long: only so many
+        wait at once, and the time that one waits for its thread is its own.
+
         Raises:
-            BehindError: it could not be reached in time.
+            BehindError: it could not be reached in time, or too many wait already.
         """
-        if self.generation < generation:
-            loop = asyncio.get_running_loop()
-            if not await loop.run_in_executor(
-                self._waiters, self.follower.ensure, generation, timeout_s
-            ):
-                raise BehindError(generation, self.generation)
+        if self.generation >= generation:
+            return
+        if self._behind >= _BEHIND_MAX:
+            raise BehindError(generation, self.generation)
+        until = time.monotonic() + timeout_s
+
+        def caught_up() -> bool:
+            return self.follower.ensure(generation, max(0.0, until - time.monotonic()))
+
+        self._behind += 1
+        try:
+            waiting = asyncio.get_running_loop().run_in_executor(self._waiters, caught_up)
+            reached = await asyncio.wait_for(waiting, timeout_s)
+        except TimeoutError:
+            reached = self.generation >= generation
+        finally:
+            self._behind -= 1
+        if not reached:
+            raise BehindError(generation, self.generation)
 
     async def write(self, change: Callable[[], Any]) -> Any:
         """Run a change of the store off the event loop, then apply it here."""

@@ -141,16 +141,19 @@ class EngineRoom:
         """
         return Card.of(self.residency.install(digest, data, task))
 
-    async def compute(self, group: Sequence[Sample]) -> list[Answer | BaseException]:
+    async def compute(
+        self, group: Sequence[Sample], *, patient: bool
+    ) -> list[Answer | BaseException]:
         """Answers to a group that a door sent, in order; each has its own or its own error.
 
-        A group is answered whole, so what has to be loaded first would hold up its neighbours:
-        then it is `ColdError` that comes back at once, unless everything has to be loaded.
+        A group is answered whole, so what has to be loaded first would hold up its neighbours, and
+        the place that its group takes at the door: its load begins, and `ColdError` comes back at
+        once. Only a patient group waits, when everything in it has to be loaded.
         """
         began = time.monotonic()
         # Held to the end of this call: a batch never waits for a store.
         loads = {s.route.digest: self.residency.get(s.route.digest) for s in group}
-        if not any(load.done() for load in loads.values()):
+        if patient and not any(load.done() for load in loads.values()):
             waiting = map(asyncio.wrap_future, loads.values())
             await asyncio.gather(*waiting, return_exceptions=True)
         took = time.monotonic() - began
@@ -203,7 +206,15 @@ class EngineRoom:
         if len(samples) <= self.settings.slots:
             return self._run(samples)
         parts = _fitting(samples, self.settings.slots)
-        return [answer for part in parts for answer in self._run(part)]
+        return [answer for part in parts for answer in self._run_part(part)]
+
+    def _run_part(self, samples: Sequence[Sample]) -> list[Answer | Exception]:
+        """The same for a part of a batch: what goes wrong here is not the other parts' trouble."""
+        try:
+            return self._run(samples)
+        except Exception as error:
+            log.exception("a part of a batch failed", extra={"samples": len(samples)})
+            return [error] * len(samples)
 
     def _run(self, samples: Sequence[Sample]) -> list[Answer | Exception]:
         """Samples of no more releases than there are slots."""

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+import grpc
 from ray import exceptions, serve
 from ray.serve import context
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
@@ -34,6 +35,16 @@ _LOST: Final = (
     exceptions.RpcError,
     DeploymentUnavailableError,
     ReplicaUnavailableError,
+)
+# The same where calls go by gRPC, which Serve passes on as it is. What is too large for a message
+# (RESOURCE_EXHAUSTED) is so for every engine.
+_LOST_CODES: Final = frozenset(
+    {
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+    }
 )
 
 
@@ -97,9 +108,9 @@ class RayWire:
         self._handle, self._engines = handle, engines
         self._methods: dict[str, DeploymentHandle[Any]] = {}
 
-    async def compute(self, group: Sequence[Sample]) -> Sequence[Outcome]:
+    async def compute(self, group: Sequence[Sample], *, patient: bool) -> Sequence[Outcome]:
         """See `Wire`, as for everything here."""
-        answers: Sequence[Outcome] = await self._asked("compute", list(group))
+        answers: Sequence[Outcome] = await self._asked("compute", list(group), patient=patient)
         return answers
 
     async def card(self, digest: str) -> Card:
@@ -118,7 +129,7 @@ class RayWire:
         """Of all that answer in time."""
         return await self._engines.broadcast("status", timeout_s=timeout_s)
 
-    async def _asked(self, method: str, *args: Any) -> Any:
+    async def _asked(self, method: str, *args: Any, **how: Any) -> Any:
         """One call of the engine with the fewest.
 
         Raises:
@@ -132,9 +143,19 @@ class RayWire:
                 response_serialization="pickle",
             )
         try:
-            return await self._methods[method].remote(*args)
+            return await self._methods[method].remote(*args, **how)
         except _LOST as error:
             raise EngineLostError(f"{type(error).__name__} on the way to an engine") from error
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in _LOST_CODES:
+                raise
+            raise EngineLostError(f"{error.code().name} on the way to an engine") from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody here gave the call up: it was ended over there.
+            raise EngineLostError("an engine ended the call") from None
 
 
 def _raised(kind: type[T], answer: object) -> T:

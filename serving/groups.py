@@ -5,8 +5,12 @@ when the engine is free. What comes meanwhile waits at the door, where it is fai
 be refused without having travelled, and goes together. At most `group_max` forwards go at once: an
 engine takes no more in one batch, and a message has a limit.
 
-Invariant: no more groups are out than may be; nothing waits while one more could go, once `next`
-has been asked until it gave nothing. `check()` verifies the first.
+What an engine has to load first goes apart from the groups, and takes no place of theirs. When its
+load ends it stands in the engine's line all at once, so it has a bound of its own: as many entries
+as may wait here.
+
+Invariant: no more groups are out than may be, and no more entries apart; nothing waits while one
+more could go, once `next` has been asked until it gave nothing. `check()` verifies the first two.
 """
 
 from collections.abc import Hashable
@@ -24,13 +28,13 @@ class Groups(Generic[T]):
         """Nothing waits, nothing is out.
 
         Args:
-            room: entries that may wait.
+            room: entries that may wait, and as many that may be apart.
             out_max: groups that may be out.
             group_max: entries in one group.
         """
         self._queue: FairQueue[T] = FairQueue(room)
-        self._out_max, self._group_max = out_max, group_max
-        self.out = 0
+        self._room, self._out_max, self._group_max = room, out_max, group_max
+        self.out = self.apart = 0
 
     @property
     def waiting(self) -> int:
@@ -56,6 +60,17 @@ class Groups(Generic[T]):
         """One group is no longer out."""
         self.out -= 1
 
+    def part(self) -> bool:
+        """One more entry goes apart; False when there is no room."""
+        if self.apart >= self._room:
+            return False
+        self.apart += 1
+        return True
+
+    def rejoin(self, entries: int) -> None:
+        """So many entries are no longer apart."""
+        self.apart -= entries
+
     def check(self) -> None:
         """Verify the invariant.
 
@@ -64,3 +79,4 @@ class Groups(Generic[T]):
         """
         self._queue.check()
         assert 0 <= self.out <= self._out_max
+        assert 0 <= self.apart <= self._room

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as LateError
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from adapters_store.errors import AdapterError
@@ -37,8 +38,11 @@ _STATUS_S: Final = 2.0
 class Wire(Protocol):
     """To the engines; Ray's side implements it. Any of these may raise EngineLostError."""
 
-    async def compute(self, group: Sequence[Sample]) -> Sequence[Outcome]:
-        """One engine's answers to a group, by the one with the fewest groups."""
+    async def compute(self, group: Sequence[Sample], *, patient: bool) -> Sequence[Outcome]:
+        """One engine's answers to a group, by the one with the fewest groups.
+
+        Only a patient group waits there for loads; in others `ColdError` comes back at once.
+        """
         ...
 
     async def card(self, digest: str) -> Card:
@@ -90,6 +94,7 @@ class Hop:
         engines: int,
         room: int,
         group_max: int,
+        budget_s: float,
         load_s: float,
     ) -> None:
         """Nothing is sent yet.
@@ -101,9 +106,12 @@ class Hop:
             engines: how many there should be.
             room: samples that may wait here.
             group_max: forwards in one group.
+            budget_s: to answer when none is asked.
             load_s: for one adapter to be loaded and verified.
         """
         self._wire, self._telemetry, self._loop, self._load_s = wire, telemetry, loop, load_s
+        # A client may ask for years; an engine that says nothing for so long hangs.
+        self._silence_s = budget_s + load_s
         self.cards = Cards(self._ask)
         self.refused, self.refusals = self.cards.refused, self.cards.refusals
         self._groups: Groups[list[_Job]] = Groups(
@@ -194,7 +202,7 @@ class Hop:
                     job.end(DeadlineError(job.sample.budget_s))
             jobs = [job for bundle in taken.batch for job in bundle]
             if jobs and not self._closed:
-                self._spawn(self._carry(jobs))
+                self._go(jobs)
             elif jobs:
                 self._groups.back()
                 for job in jobs:
@@ -203,31 +211,63 @@ class Hop:
                 break
         self._telemetry.set("rootstock_door_samples", self._groups.waiting)
 
-    async def _carry(self, jobs: Sequence[_Job], *, counts: bool = True) -> None:
-        """A group, there and back; what waits for a load travels again, and counts for nothing."""
+    def _go(self, jobs: Sequence[_Job], apart: int = 0) -> None:
+        """A group leaves; `apart`: forwards that wait for loads, and take no place of a group."""
+        task = self._spawn(self._carry(jobs, patient=apart > 0))
+        # Not at the end of the coroutine: one that is cancelled early never begins.
+        task.add_done_callback(partial(self._returned, jobs, apart), context=contextvars.Context())
+
+    def _returned(
+        self, jobs: Sequence[_Job], apart: int, task: "asyncio.Task[Sequence[_Job]]"
+    ) -> None:
+        """A group is back, or never will be: nobody in it is left without an answer."""
+        if apart:
+            self._groups.rejoin(apart)
+        else:
+            self._groups.back()
+        cold = () if task.cancelled() or task.exception() else task.result()
+        going = set() if self._closed else self._parted(cold)
+        lost = ClosingError() if self._closed else EngineLostError("a group was given up")
+        for job in jobs:
+            if job not in going:
+                job.end(lost)
+        self._send()
+
+    def _parted(self, cold: Sequence[_Job]) -> set[_Job]:
+        """What waits for a load travels again, as far as there is room."""
+        going: list[_Job] = []
+        apart = 0
+        for positions in bundles([job.sample for job in cold]):
+            bundle = [cold[i] for i in positions]
+            if self._groups.part():
+                going, apart = going + bundle, apart + 1
+                continue
+            for job in bundle:
+                job.end(
+                    OverloadedError(f"{self._groups.apart} samples wait for loads", _RETRY_AFTER_S)
+                )
+        if going:
+            self._go(going, apart)
+        return set(going)
+
+    async def _carry(self, jobs: Sequence[_Job], *, patient: bool) -> Sequence[_Job]:
+        """A group, there and back; gives those that have to be loaded first."""
         try:
-            cold = self._told(await self._tried(jobs))
-            if cold and not self._closed:
-                self._spawn(self._carry(cold, counts=False))
+            return self._told(await self._tried(jobs, patient=patient))
         except Exception as error:
             if not isinstance(error, EngineLostError):
                 log.exception("a group failed", extra={"samples": len(jobs)})
             for job in jobs:
                 job.end(error)
-        finally:
-            if self._closed:  # this may have been cancelled
-                for job in jobs:
-                    job.end(ClosingError())
-            if counts:
-                self._groups.back()
-                self._send()
+            return ()
 
     def _told(self, outcomes: Sequence[tuple[_Job, Outcome]]) -> list[_Job]:
         """Tell each what came of it; those that have to be loaded first are given back."""
         cold = []
         for job, outcome in outcomes:
             if isinstance(outcome, ColdError):
-                cold.append(job)
+                if not job.future.done():
+                    cold.append(job)
                 continue
             if isinstance(outcome, AdapterError):
                 # One engine's word: whether others serve it is asked before it is believed.
@@ -235,7 +275,7 @@ class Hop:
             job.end(outcome)
         return cold
 
-    async def _tried(self, jobs: Sequence[_Job]) -> list[tuple[_Job, Outcome]]:
+    async def _tried(self, jobs: Sequence[_Job], *, patient: bool) -> list[tuple[_Job, Outcome]]:
         """Sent, and sent once more when its engine died over it.
 
         Raises:
@@ -249,10 +289,11 @@ class Hop:
             if not going:
                 break
             try:
-                async with asyncio.timeout(max(going.values()) + _SLACK_S):
-                    return late + await self._answered(going)
+                most_s = min(max(going.values()), self._silence_s)
+                async with asyncio.timeout(most_s + _SLACK_S):
+                    return late + await self._answered(going, patient=patient)
             except TimeoutError:
-                return [(j, DeadlineError(j.sample.budget_s)) for j in left]
+                return [(job, _unanswered(job)) for job in left]
             except EngineLostError as error:
                 log.warning("an engine was lost", extra={"reason": str(error), "try": attempt})
                 if attempt == _TRIES:
@@ -260,11 +301,13 @@ class Hop:
                 self._telemetry.count("rootstock_group_retries")
         return late
 
-    async def _answered(self, going: Mapping[_Job, float]) -> list[tuple[_Job, Outcome]]:
+    async def _answered(
+        self, going: Mapping[_Job, float], *, patient: bool
+    ) -> list[tuple[_Job, Outcome]]:
         left = time.monotonic()
         self._telemetry.observe("rootstock_group_samples", len(going))
         group = [replace(job.sample, budget_s=budget_s) for job, budget_s in going.items()]
-        outcomes = await self._wire.compute(group)
+        outcomes = await self._wire.compute(group, patient=patient)
         return [
             (
                 job,
@@ -290,21 +333,17 @@ class Hop:
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()
 
-        async def run() -> None:
-            try:
-                future.set_result(await work)
-            except asyncio.CancelledError:
-                future.set_exception(ClosingError())
-            except Exception as error:  # noqa: BLE001 (it is the answer)
-                future.set_exception(error)
+        def begin() -> None:
+            self._spawn(work).add_done_callback(partial(_handed_on, future))
 
-        self._loop.call_soon_threadsafe(lambda: self._spawn(run()))
+        self._loop.call_soon_threadsafe(begin)
         return future
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         task = self._loop.create_task(work, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 async def _twice(ask: Callable[[], Awaitable[T]]) -> T:
@@ -313,6 +352,22 @@ async def _twice(ask: Callable[[], Awaitable[T]]) -> T:
         return await ask()
     except EngineLostError:
         return await ask()
+
+
+def _unanswered(job: _Job) -> Exception:
+    """What is said of a sample whose engine said nothing in time."""
+    if job.left_s > 0:
+        return EngineLostError("an engine said nothing for too long")
+    return DeadlineError(job.sample.budget_s)
+
+
+def _handed_on(future: "Future[T]", task: "asyncio.Task[T]") -> None:
+    if task.cancelled():
+        future.set_exception(ClosingError())
+    elif error := task.exception():
+        future.set_exception(error)
+    else:
+        future.set_result(task.result())
 
 
 def _result(asked: "Future[T]", timeout_s: float) -> T:

@@ -6,6 +6,7 @@ Knows HTTP and the replica; no byte of the wire format, no tensor, and no reposi
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from importlib.metadata import distributions
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from serving.types import Classified
 
 _EXTENSIONS: Final = ("binary_tensor_data", "classification", "model_repository")
 _BRIEF_BYTES: Final = 64 * 1024  # read on the event loop; what is longer, on a thread
+_BRIEF_ODDS: Final = 20_000  # images times labels, written likewise
 _JSON_LENGTH: Final = "Inference-Header-Content-Length"
 _PARAMETERS: Final = {"type": "object", "additionalProperties": True}
 _REQUEST: Final = {
@@ -160,15 +162,9 @@ class Inference:
             asked = await self._read(request, body)
             done = await self._classified(call, asked)
             began = time.perf_counter()
-            content, json_length = inference_wire.written(
-                asked,
-                Computed(
-                    model=call.route.task,
-                    version=str(call.route.release),
-                    labels=done[0].labels,
-                    odds=[odds(one.answer.logits) for one in done],
-                ),
-            )
+            write = partial(_written, asked, call, done)
+            brief = len(done) * len(done[0].labels) <= _BRIEF_ODDS
+            content, json_length = write() if brief else await asyncio.to_thread(write)
             took = time.perf_counter() - began
             for one in done:
                 self._passage.note(one, took / len(done))
@@ -214,3 +210,15 @@ class Inference:
                 raise outcome
             done.append(outcome)
         return done
+
+
+def _written(asked: Asked, call: Call, done: Sequence[Classified]) -> tuple[bytes, int | None]:
+    return inference_wire.written(
+        asked,
+        Computed(
+            model=call.route.task,
+            version=str(call.route.release),
+            labels=done[0].labels,
+            odds=[odds(one.answer.logits) for one in done],
+        ),
+    )

@@ -89,7 +89,7 @@ class Repository:
     def _admit(self, request: Request) -> None:
         self._gate.check("admin", request.headers.get("authorization"))
         origin = request.headers.get("origin")  # clients of the protocol send no content type
-        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        if origin is not None and _host(origin) != request.headers.get("host"):
             raise ForbiddenError("a page of another site may not do this")
 
     async def _told(self, what: str, task: str, timeout_s: float) -> Response:
@@ -100,6 +100,13 @@ class Repository:
         if len(told) < self._fleet.expected():
             raise DeadlineError(timeout_s)
         return JSONResponse({"name": task, "replicas": len(told)})
+
+
+def _host(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def entries(view: View, refused: Callable[[str], bool]) -> Iterator[dict[str, str]]:

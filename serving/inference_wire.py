@@ -27,6 +27,7 @@ OUTPUTS: Final = (PROBABILITIES, LABEL)
 _GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 _CODINGS: Final = ("gzip", "deflate")
 _DIGITS_MAX: Final = 18
+_TENSORS_MAX: Final = 16  # named in one call; more than there are
 _Size = Annotated[int, Field(ge=0, le=2**40)]
 
 
@@ -68,8 +69,8 @@ class _Parameters(_Part):
 class _Request(_Part):
     id: Annotated[str, Field(max_length=1024)] | None = None
     parameters: _Parameters | None = None
-    inputs: list[_Input]
-    outputs: list[_Output] | None = None
+    inputs: Annotated[list[_Input], Field(max_length=_TENSORS_MAX)]
+    outputs: Annotated[list[_Output], Field(max_length=_TENSORS_MAX)] | None = None
 
 
 @dataclass(frozen=True, slots=True)

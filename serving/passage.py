@@ -22,6 +22,7 @@ from serving.problems import status_of
 from serving.types import Classified, Fleet, Route
 
 _UNKNOWN: Final = "__unknown__"
+_GONE: Final = "gone"  # the client left before its answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,10 @@ class Passage:
 
         Besides the visit it gives whether any of them can be answered.
         """
-        async with self._visited(request, refs) as visit:
+        most = self._replica.settings.tasks_max
+        async with self._visited(request, refs[:most]) as visit:
+            if len(refs) > most:  # locating would load every one of them
+                raise RequestInvalidError(f"at most {most} tasks in one call")
             located = (self._replica.locate(ref, visit.key) for ref in refs)
             found = await asyncio.gather(*located, return_exceptions=True)
             self._find_room()
@@ -96,6 +100,9 @@ class Passage:
                     yield await self._admitted(request, time.monotonic() + budget_s)
             except TimeoutError:
                 raise DeadlineError(budget_s) from None
+        except asyncio.CancelledError:
+            outcome = _GONE
+            raise
         except Exception as error:
             status, outcome = status_of(error)
             if status in (429, 503, 504):

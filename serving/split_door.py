@@ -41,6 +41,7 @@ def split_door(
         engines=settings.replicas,
         room=settings.queue_max,
         group_max=max(1, min(settings.batch_max, GROUP_BYTES // (3 * height * width))),
+        budget_s=settings.budget_s,
         load_s=settings.load_s,
     )
     store = AdapterStore.open(settings.store, spec.ref.digest)

@@ -227,7 +227,8 @@ def test_engines_of_split_take_whatever_doors_let_out():
     split = Settings(store="memory://", replicas=3, doors=4, topology="split")
 
     assert fused.engine_queue_max == fused.queue_max
-    assert split.engine_queue_max == 4 * split.out_max == 4 * 3 * 2 * split.batch_max
+    assert split.engine_queue_max == 4 * split.inside_max
+    assert split.out_max == 3 * 2 * split.batch_max
 
 
 def test_a_taken_port_is_told_before_anything_starts():

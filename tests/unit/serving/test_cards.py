@@ -1,4 +1,4 @@
-"""What a door knows of adapters: asked once, kept, and refused for good."""
+"""What a door knows of adapters: asked once, kept, and refused for a while."""
 
 from concurrent.futures import Future
 
@@ -71,6 +71,36 @@ def test_a_refusal_is_remembered_until_an_engine_has_verified_those_bytes(cards,
     cards.keep(card("d"))
     assert not cards.refused("d")
     assert cards.get("d").result(0) == card("d")
+
+
+def test_a_refusal_is_one_engines_word_and_is_asked_about_again(engine):
+    now = 0.0
+    cards = Cards(engine, clock=lambda: now)
+    cards.get("d")
+    engine.asked[0][1].set_exception(EffectFailedError("digits", ("wrong",)))
+
+    now = 29.0
+    assert cards.refused("d")
+    now = 31.0
+    assert not cards.refused("d")
+    assert cards.refusals() == {"d"}, "a reader is told until an engine says otherwise"
+    future = cards.get("d")
+    engine.asked[1][1].set_result(card("d"))
+
+    assert future.result(0) == card("d")
+    assert cards.refusals() == frozenset()
+    cards.check()
+
+
+def test_a_refusal_that_is_forgotten_is_asked_about_again(cards, engine):
+    cards.get("d")
+    engine.asked[0][1].set_exception(EffectFailedError("digits", ("wrong",)))
+
+    cards.forget(["d"])
+
+    assert not cards.refused("d")
+    cards.get("d")
+    assert len(engine.asked) == 2
 
 
 def test_what_could_not_be_had_is_asked_for_again(cards, engine):

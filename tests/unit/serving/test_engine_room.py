@@ -45,7 +45,7 @@ def test_what_has_to_be_loaded_first_holds_up_none_of_its_group(
     known, other = active["digits"], active["flowers"]
 
     group = samples(tiny, png, known, "f" * 64, other, known)
-    one, cold, another, again = asyncio.run(room.compute(group))
+    one, cold, another, again = asyncio.run(room.compute(group, patient=True))
     gate.set()
 
     assert isinstance(one, Answer)
@@ -54,16 +54,48 @@ def test_what_has_to_be_loaded_first_holds_up_none_of_its_group(
     assert isinstance(cold, ColdError), "it is being fetched"
 
 
-def test_a_group_that_has_to_be_loaded_whole_waits_for_it(room, tiny, store, png, publish):
+def test_a_patient_group_that_has_to_be_loaded_whole_waits_for_it(room, tiny, store, png, publish):
     digests = [artifact.digest(publish("birds", "linear", seed=seed)) for seed in (3, 4)]
 
-    answers = asyncio.run(room.compute(samples(tiny, png, *digests)))
+    answers = asyncio.run(room.compute(samples(tiny, png, *digests), patient=True))
 
     assert [type(answer) for answer in answers] == [Answer, Answer]
 
 
+def test_a_group_that_may_not_wait_is_back_at_once_and_its_loads_have_begun(
+    room, tiny, png, publish, monkeypatch
+):
+    """The door has few places for groups: a load must not hold one."""
+    digest = artifact.digest(publish("birds", "linear", seed=5))
+    gate, loader = threading.Event(), room.residency._host._loader
+    fetch = loader._fetch
+    monkeypatch.setattr(loader, "_fetch", lambda d: gate.wait(30) and fetch(d))
+    group = samples(tiny, png, digest)
+
+    (cold,) = asyncio.run(room.compute(group, patient=False))
+    gate.set()
+    (answer,) = asyncio.run(room.compute(group, patient=True))
+
+    assert isinstance(cold, ColdError)
+    assert isinstance(answer, Answer)
+
+
+def test_a_part_that_fails_takes_no_answer_of_another_part_along(room, tiny, png, monkeypatch):
+    def run(part):
+        if part[0].route.digest == "8":
+            raise MemoryError("of the device")
+        return [sample.route.digest for sample in part]
+
+    monkeypatch.setattr(room, "_run", run)
+
+    answers = room._execute(samples(tiny, png, *"0123456789"))
+
+    assert answers[:8] == list("01234567")
+    assert [type(answer) for answer in answers[8:]] == [MemoryError, MemoryError]
+
+
 def test_what_cannot_be_had_is_its_own_samples_error(room, tiny, png):
-    (missing,) = asyncio.run(room.compute(samples(tiny, png, "f" * 64)))
+    (missing,) = asyncio.run(room.compute(samples(tiny, png, "f" * 64), patient=True))
 
     assert isinstance(missing, StoreError)
 

@@ -47,6 +47,17 @@ def test_what_is_late_does_not_travel_and_takes_no_group():
     assert (taken.batch, taken.late, groups.out) == ((), ("late",), 0)
 
 
+def test_what_waits_for_loads_takes_no_group_and_has_a_bound_of_its_own():
+    groups = Groups(room=2, out_max=1, group_max=4)
+    groups.offer("a", 1, 9.0)
+
+    assert [groups.part() for _ in range(3)] == [True, True, False]
+    assert groups.next(0.0).batch == (1,)
+    groups.rejoin(2)
+    assert groups.part()
+    groups.check()
+
+
 _STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("offer"), st.sampled_from("abc"), st.integers(0, 20)),

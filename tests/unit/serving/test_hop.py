@@ -16,7 +16,7 @@ from serving.errors import (
     EngineLostError,
     OverloadedError,
 )
-from serving.hop import Hop
+from serving.hop import _SLACK_S, Hop
 from serving.telemetry import Telemetry
 from serving.types import Answer, Card, Path, Route, Sample
 
@@ -46,9 +46,11 @@ class Wire:
     def __init__(self) -> None:
         self.groups: list[tuple[list[Sample], asyncio.Future]] = []
         self.askers: list[str] = []
+        self.patient: list[bool] = []
         self.cards = 0
 
-    async def compute(self, group):
+    async def compute(self, group, *, patient):
+        self.patient.append(patient)
         self.askers.append(ASKER.get())
         self.groups.append((list(group), asyncio.get_running_loop().create_future()))
         return await self.groups[-1][1]
@@ -92,6 +94,7 @@ def hopping(test):
                 engines=1,
                 room=8,
                 group_max=4,
+                budget_s=30.0,
                 load_s=30.0,
             )
             await test(wire, hop)
@@ -280,9 +283,87 @@ async def test_what_has_to_be_loaded_first_travels_again_and_holds_up_nobody(wir
     assert waiting[3].done()
     assert not waiting[2].done()
     assert [s.route.task for s in wire.groups[3][0]] == ["t2"]
+    assert wire.patient == [False, False, False, True], "only who takes no place may wait"
     later = asked(hop, sample(5))
     await turns()
     assert len(wire.groups) == 5, "group 1 is out, the cold one does not count"
     for number in (1, 3, 4):
         wire.answer(number)
     assert len(await asyncio.gather(*waiting, *later)) == 5
+
+
+@hopping
+async def test_two_cold_groups_stop_nobody(wire, hop):
+    cold = asked(hop, sample(0), sample(1))
+    await turns()
+    wire.answer(0, ColdError())
+    wire.answer(1, ColdError())
+    await turns()
+
+    (warm,) = asked(hop, sample(2))
+    await turns()
+    wire.answer(4)
+
+    assert isinstance(await warm, Answer)
+    assert not any(task.done() for task in cold)
+    wire.answer(2)
+    wire.answer(3)
+    await asyncio.gather(*cold)
+
+
+@hopping
+async def test_what_waits_for_loads_is_bounded_and_gives_its_room_back(wire, hop):
+    """When the load ends it stands in the engine's line all at once."""
+    waiting = []
+    for _ in range(9):
+        waiting += asked(hop, sample())
+        await turns()
+        wire.answer(-1, ColdError())
+        await turns()
+
+    (refused,) = await asyncio.gather(waiting.pop(), return_exceptions=True)
+    assert isinstance(refused, OverloadedError)
+    assert hop._groups.apart == 8
+    for number, patient in enumerate(wire.patient):
+        if patient:
+            wire.answer(number)
+    assert all(isinstance(answer, Answer) for answer in await asyncio.gather(*waiting))
+    await turns()
+    assert hop._groups.apart == 0
+
+
+@hopping
+async def test_a_call_that_was_cancelled_elsewhere_leaves_nobody_waiting(wire, hop):
+    waiting = asked(hop, sample())
+    await turns()
+    wire.groups[0][1].cancel()
+
+    (outcome,) = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert isinstance(outcome, EngineLostError)
+    assert hop._groups.out == 0
+
+
+@hopping
+async def test_what_had_not_even_left_is_told_that_the_door_closes(wire, hop):
+    """A task that is cancelled before its first step runs nothing of its coroutine."""
+    card, jobs = hop.cards.get("d0"), []
+    hop._loop.call_soon(lambda: jobs.extend(hop._sent([sample()])))
+    hop._loop.call_soon(hop._give_up)
+    await turns()
+
+    assert (wire.groups, wire.cards) == ([], 0)
+    assert isinstance(jobs[0].future.exception(), ClosingError)
+    assert isinstance(card.exception(0), ClosingError)
+
+
+@hopping
+async def test_an_engine_that_hangs_keeps_no_place_for_as_long_as_a_client_asks(wire, hop):
+    hop._silence_s = -_SLACK_S
+    waiting = asked(hop, sample(budget_s=2.0**43))
+
+    (outcome,) = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert isinstance(outcome, EngineLostError)
+    await turns()
+    assert hop._groups.out == 0

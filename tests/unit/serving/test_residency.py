@@ -330,3 +330,18 @@ def test_a_replica_that_can_keep_nothing_still_answers_everything(replica_of, pu
     assert [a.status_code for a in answers] == [200] * 12
     assert replica.residency.known() == 0
     replica.residency.check()
+
+
+def test_what_was_forgotten_and_is_asked_for_again_is_kept_though_somebody_still_holds_it(
+    residency, shelf, artifacts
+):
+    digest = shelf.put(artifacts[0])
+    held = residency.get(digest).result(10)
+    residency.forget([digest])
+    assert residency.known() == 0
+
+    again = residency.expect(digest).result(10)
+
+    assert again is held
+    assert residency.known() == 1, "it would be gone with its last holder"
+    residency.check()

@@ -29,12 +29,12 @@ class Wire:
     def __init__(self, room: EngineRoom) -> None:
         self.room, self.dying, self.groups = room, 0, 0
 
-    async def compute(self, group):
+    async def compute(self, group, *, patient):
         self.groups += 1
         if self.dying:
             self.dying -= 1
             raise EngineLostError("killed")
-        return crossed(await self.room.compute(crossed(group)))
+        return crossed(await self.room.compute(crossed(group), patient=patient))
 
     async def card(self, digest):
         return crossed(await self.room.card(crossed(digest)))
@@ -294,6 +294,27 @@ def test_a_release_that_no_engine_passes_leaves_the_one_before_answering(
             published.activate("digits", before, by="test")
 
     asyncio.run(ask())
+
+
+def test_a_release_that_an_engine_has_to_load_first_takes_a_second_way(
+    settings, room, tiny, make_adapter, published, png
+):
+    """The first way only begins the load; whoever asked is answered all the same."""
+    data = artifact.write(make_adapter(tiny, "lora", "cold", seed=9))
+    published.publish(data, "cold", by="test")
+
+    async def ask():
+        async with clients(settings, room) as (split, _, wire, _):
+            url = "/v1/tasks/cold:predict"
+            assert (await split.post(url, content=png, headers=IMAGE)).status_code == 200
+            room.residency.forget([artifact.digest(data)])
+            wire.groups = 0
+            answer = await split.post(url, content=png, headers=IMAGE)
+            assert answer.status_code == 200
+            assert wire.groups == 2
+
+    asyncio.run(ask())
+    published.retire("cold", by="test")
 
 
 def test_a_dead_engine_costs_a_retry_and_two_a_503(settings, room, png):
