@@ -81,7 +81,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "rootstock_follower_blocked": Metric("gauge", "1 while the log holds an unreadable entry"),
     "rootstock_build_info": Metric("gauge", "always 1", ("version", "backbone", "dtype", "device")),
 }
-_FLEET: Final = {
+FLEET: Final = {
     "rootstock_replicas_expected": "replicas that should answer a scrape",
     "rootstock_replicas_scraped": "replicas that did",
 }
@@ -181,8 +181,8 @@ def merge(snapshots: Mapping[str, Snapshot], expected: int) -> str:
                 for sample in family.samples
                 if not sample.name.endswith("_created")
             ]
-    for name, value in zip(_FLEET, (expected, len(snapshots)), strict=True):
-        families[name] = Family(name, _FLEET[name], "gauge")
+    for name, value in zip(FLEET, (expected, len(snapshots)), strict=True):
+        families[name] = Family(name, FLEET[name], "gauge")
         families[name].add_sample(name, {}, value)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Merged(list(families.values())))

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import serving
-from serving.telemetry import METRICS, OTHER, Telemetry, merge
+from serving.telemetry import FLEET, METRICS, OTHER, Telemetry, merge
 
 
 @pytest.fixture
@@ -57,6 +57,28 @@ def test_every_metric_that_serving_writes_is_in_the_table_and_the_reverse():
     }
 
     assert written == set(METRICS)
+
+
+def test_the_document_has_every_metric_with_its_kind_and_labels_and_no_other():
+    """docs/metrics.md, row by row; its words are those that a scrape shows."""
+    text = (Path(serving.__file__).parents[1] / "docs/metrics.md").read_text()
+    rows = [
+        tuple(cell.strip() for cell in line.strip("|").split("|"))
+        for line in text.splitlines()
+        if line.startswith("| `rootstock_")
+    ]
+    wanted = [
+        (
+            f"`{name}{'_total' if metric.kind == 'counter' else ''}`",
+            metric.kind,
+            ", ".join(f"`{label}`" for label in metric.labels),
+            metric.help,
+        )
+        for name, metric in METRICS.items()
+    ]
+
+    assert rows[: len(wanted)] == wanted
+    assert [row[0] for row in rows[len(wanted) :]] == [f"`{name}`" for name in FLEET]
 
 
 def test_numbers_reach_the_text_with_the_label_of_their_replica(telemetry):
