@@ -8,8 +8,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
@@ -89,17 +88,6 @@ def artifact_bytes(file: Path) -> bytes:
         found = os.fstat(handle.fileno())
         check(found)
         return handle.read(found.st_size + 1)  # what grows meanwhile is no artifact
-
-
-@contextmanager
-def whole(file: Path) -> Iterator[Path]:
-    """A place to write to that becomes the file at the end: the whole of it, or what was there."""
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def emit(value: Any, as_json: bool, text: Callable[[], None]) -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rootstock.console import artifact_bytes, emit, fail, guarded, out, whole
+from rootstock.console import artifact_bytes, emit, fail, guarded, out
+from training.files import whole
 
 if TYPE_CHECKING:
     from adapters_store.adapter import Adapter

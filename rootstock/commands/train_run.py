@@ -9,7 +9,8 @@ from rootstock.commands import train_order as orders
 from rootstock.commands import train_report as reports
 from rootstock.commands.train_progress import Teller, say, telling
 from rootstock.commands.train_wanted import Wanted, cleared
-from rootstock.console import author, whole
+from rootstock.console import author
+from training.files import whole
 
 if TYPE_CHECKING:
     from adapters_store.backbone import Backbone
