@@ -57,6 +57,8 @@ class Sited(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The adapted target on tokens [..., in], or whatever the frozen module takes."""
+        if isinstance(self.frozen, nn.Linear) and torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))  # once, for all that multiply it
         y: Tensor = self.site(x, self.frozen)
         return y
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapters_store.families import FAMILIES
+from adapters_store.methods.dropout import dropped
 from adapters_store.methods.mixing import mixed
 from adapters_store.methods.protocol import (
     AdapterModule,
@@ -73,7 +74,7 @@ class ExpertsSite(Site):
         """frozen(x + s·xΔᵀ) by the structured product (methods.md §3.5): Δ is never built."""
         blocks = x.reshape(*x.shape[:-1], self.V.shape[0], -1)  # [..., q, d/n]
         z = F.linear(blocks, self.V.flatten(0, 1))  # [..., q, i·r]
-        z = mixed(F.dropout(z, self.dropout, self.training), self.A)  # [..., p, i·r]
+        z = mixed(dropped(z, self.dropout, training=self.training), self.A)  # [..., p, i·r]
         delta = F.linear(z, self.U.permute(1, 0, 2).flatten(1))  # [..., p, d/n]
         return frozen(torch.add(x, delta.flatten(-2), alpha=self.scale))
 
@@ -97,7 +98,7 @@ class PhmSite(Site):
 
     def forward(self, x: Tensor, frozen: Frozen) -> Tensor:
         """frozen(x + s·W_up W_down x); both factors are small enough to be built."""
-        code = F.dropout(F.linear(x, kron_sum(self.A, self.D)), self.dropout, self.training)
+        code = dropped(F.linear(x, kron_sum(self.A, self.D)), self.dropout, training=self.training)
         return frozen(x + self.scale * F.linear(code, kron_sum(self.B, self.E)))
 
 

@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adapters_store.methods.dropout import dropped
 from adapters_store.methods.protocol import (
     SHARED,
     AdapterModule,
@@ -73,7 +74,7 @@ class ArcSite(Site):
         """frozen(x + x (D diag c) Dᵀ + e)."""
         own = dict(self._own())
         D = self.shared.get_parameter(self.projection)
-        code = F.dropout(x @ (D * own["c"]), self.dropout, self.training)
+        code = dropped(x @ (D * own["c"]), self.dropout, training=self.training)
         x = x + F.linear(code, D)
         return frozen(x + own["e"] if "e" in own else x)
 

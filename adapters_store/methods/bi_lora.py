@@ -27,6 +27,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adapters_store.methods.dropout import dropped
 from adapters_store.methods.lora import part_rows
 from adapters_store.methods.protocol import (
     AdapterModule,
@@ -94,7 +95,7 @@ class BiLoraSite(Site):
 
     def _delta(self, x: Tensor, part: str) -> Tensor:
         code = F.linear(x, self._quantised(f"A_{part}"))
-        code = F.dropout(code, self.dropout, self.training)
+        code = dropped(code, self.dropout, training=self.training)
         return F.linear(code, self._quantised(f"B_{part}"))
 
     def _quantised(self, name: str) -> Tensor:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapters_store.families import FAMILIES
+from adapters_store.methods.dropout import dropped
 from adapters_store.methods.protocol import (
     SHARED,
     AdapterModule,
@@ -91,7 +92,7 @@ class CloraSite(Site):
     def forward(self, x: Tensor, frozen: Frozen) -> Tensor:
         """frozen(x + s·x Σ D_h Q_h U_h + e), the spaces side by side and each code by its core."""
         D, U = self.spaces.of(self.pool)
-        code = F.dropout(F.linear(x, D.mT.flatten(0, 1)), self.dropout, self.training)
+        code = dropped(F.linear(x, D.mT.flatten(0, 1)), self.dropout, training=self.training)
         code = code.reshape(*code.shape[:-1], D.shape[0], -1)  # [..., p, r]
         code = torch.einsum("...ha,hab->...hb", code, self.get_parameter("Q")).flatten(-2)
         x = x + self.scale * (code @ U.flatten(0, 1))

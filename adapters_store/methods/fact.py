@@ -25,6 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adapters_store.methods.dropout import dropped
 from adapters_store.methods.protocol import (
     SHARED,
     AdapterModule,
@@ -93,7 +94,7 @@ class FactSite(Site):
             x.reshape(*x.shape[:-1], self.grid[1], -1), shared["U"]
         )  # [..., side by side, r]
         code = torch.einsum("...jr,ijsr->...is", z, S.reshape(*self.grid, *S.shape[1:]))
-        code = F.dropout(code, self.dropout, self.training)
+        code = dropped(code, self.dropout, training=self.training)
         return frozen(x) + self.basis.scale * F.linear(code, shared["V"]).flatten(-2)
 
 

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapters_store.families import FAMILIES
+from adapters_store.methods.dropout import dropped
 from adapters_store.methods.heads import HEADS, HEADS_MOST, ActiveHeads, groups, rows_of
 from adapters_store.methods.protocol import (
     SHARED,
@@ -114,7 +115,7 @@ class HeartSite(Site):
 
     def _delta(self, x: Tensor, part: str, gates: Tensor) -> Tensor:
         code = F.linear(x, self.get_parameter(f"A{part}"))
-        code = F.dropout(code, self.dropout, self.training)
+        code = dropped(code, self.dropout, training=self.training)
         return self.scale * F.linear(code, self.get_parameter(f"B{part}") * gates)
 
 

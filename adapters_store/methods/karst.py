@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapters_store.families import FAMILIES
+from adapters_store.methods.dropout import dropped
 from adapters_store.methods.mixing import mixed
 from adapters_store.methods.protocol import (
     AdapterModule,
@@ -112,7 +113,7 @@ class KarstSite(Site):
         mix, down = self.get_parameter("C"), self.get_parameter("B")
         blocks = x.reshape(*x.shape[:-1], -1, down.shape[-1])  # [..., q, in/f]
         z = F.linear(blocks, down.flatten(0, 1))  # [..., q, i·r]
-        z = mixed(F.dropout(z, self.dropout, self.training), mix)  # [..., p, i·r]
+        z = mixed(dropped(z, self.dropout, training=self.training), mix)  # [..., p, i·r]
         ups = (self.get_parameter(name).permute(1, 0, 2).flatten(1) for name in self.ups)
         return torch.cat([F.linear(z, up).flatten(-2) for up in ups], dim=-1)
 

@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adapters_store.methods.dropout import dropped
 from adapters_store.methods.protocol import (
     AdapterModule,
     Frozen,
@@ -86,9 +87,9 @@ class LoraSite(Site):
         return torch.add(y, delta, alpha=self.scale)
 
     def _delta(self, x: Tensor, a: str, b: str) -> Tensor:
-        x = x if self.on_code else F.dropout(x, self.dropout, self.training)
+        x = x if self.on_code else dropped(x, self.dropout, training=self.training)
         code = F.linear(x, self.get_parameter(a))
-        code = F.dropout(code, self.dropout, self.training) if self.on_code else code
+        code = dropped(code, self.dropout, training=self.training) if self.on_code else code
         return F.linear(code, self.get_parameter(b))
 
 

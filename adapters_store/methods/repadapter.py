@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adapters_store.methods.dropout import dropped
 from adapters_store.methods.protocol import (
     AdapterModule,
     Frozen,
@@ -67,7 +68,7 @@ class RepAdapterSite(Site):
         """frozen(x + s·(W_B (W_A x + b_A) + b_B)), each group of the code by its own block."""
         own = dict(self._own())
         code = F.linear(x, own["W_A"], own.get("b_A"))
-        code = F.dropout(code, self.dropout, self.training)
+        code = dropped(code, self.dropout, training=self.training)
         delta = grouped(own["W_B"], code, self.groups)
         return frozen(x + self.scale * (delta + own["b_B"] if "b_B" in own else delta))
 
