@@ -18,6 +18,7 @@ from adapters_store.normal_form import LinearForm, Operator
 from adapters_store.pixels import normalise
 from training.data import Split
 from training.recipe import Precision
+from training.room import within_memory
 from training.trunk import placed
 
 BATCH = 64
@@ -82,11 +83,16 @@ def vectors(
     precision: Precision,
     batch: int = BATCH,
 ) -> NDArray[np.float32]:
-    """What heads read, of any network on the device: uint8 [N, 3, H, W] → [N, features]."""
+    """What heads read, of any network on the device: uint8 [N, 3, H, W] → [N, features].
+
+    Raises:
+        MemoryExhaustedError: a batch fits nowhere.
+    """
     mean = torch.tensor(preprocess.mean, device=device)
     std = torch.tensor(preprocess.std, device=device)
     rows = []
     with (
+        within_memory(device, batch),
         torch.inference_mode(),
         torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
     ):

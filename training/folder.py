@@ -73,8 +73,8 @@ def read_split(
     *,
     seed: int = 0,
     strict: bool = False,
-) -> Split:
-    """One split alone, its classes in the order of an adapter's labels.
+) -> tuple[Split, tuple[str, ...]]:
+    """One split alone, its classes in the order of an adapter's labels; and what it leaves out.
 
     Where there is no val/, "train" and "val" are the two parts that `read` makes of train/.
 
@@ -87,11 +87,11 @@ def read_split(
     if split not in SPLITS or not _folders(root / source):
         raise DataInvalidError(str(root), (_no_split(root, source),))
     how = How(preprocess=preprocess, strict=strict)
-    splits = decoded(str(root), labels, _listed(root, [source], labels), how).splits
-    found = with_val(splits, seed) if parted else splits
+    read = decoded(str(root), labels, _listed(root, [source], labels), how)
+    found = with_val(read.splits, seed) if parted else read.splits
     if split not in found:
         raise DataInvalidError(str(root), (f"train/ has too few images to part {split} from it",))
-    return found[split]
+    return found[split], read.skipped
 
 
 def _listed(root: Path, names: Sequence[str], classes: Sequence[str]) -> dict[str, list[Entry]]:

@@ -57,8 +57,9 @@ def read(
     seed: int = 0,
     files: Mapping[str, tuple[str, ...]] = TEXTS,
     wanted: Wanted | None = None,
+    only: str | None = None,
 ) -> TaskData:
-    """Every split that has a list.
+    """Every split that has a list, or what there is of one alone.
 
     Args:
         root: the folder of the lists.
@@ -66,6 +67,7 @@ def read(
         seed: of the share of train that becomes val, where val has no list.
         files: split → names of its list, `TEXTS` or `JSONS`.
         wanted: what is known of the data set.
+        only: the split whose images are decoded; every list is looked at all the same.
 
     Raises:
         DataInvalidError: lists are missing, malformed or overlap, or name what cannot be used.
@@ -81,11 +83,14 @@ def read(
     entries = {
         split: [Entry(root / wanted.images / path, path, classes.position[n]) for path, n in rows]
         for split, rows in lines.items()
+        if only in (None, split) or (split, only, "val" in lines) == ("train", "val", False)
     }
     images = decoded(str(root), classes.names, entries, how)
     return TaskData(
         classes=classes.names,
-        splits=with_val(images.splits, seed, wanted.val_share),
+        splits=images.splits
+        if "val" in lines or "train" not in entries
+        else with_val(images.splits, seed, wanted.val_share),
         digest=images.digest,
         skipped=images.skipped,
     )

@@ -53,6 +53,7 @@ def open_data(
     seed: int = 0,
     strict: bool = False,
     augment: Augment = "none",
+    only: str | None = None,
 ) -> TaskData:
     """The images of a task, whatever the folder looks like.
 
@@ -63,6 +64,7 @@ def open_data(
         seed: of the share of train that becomes val, where there is no val.
         strict: refuse files that cannot be decoded, instead of leaving them out.
         augment: of the recipe; crops need a margin.
+        only: of list files, the one split that is wanted; others are not decoded.
 
     Raises:
         LayoutUnknownError: there is no such preset.
@@ -73,7 +75,7 @@ def open_data(
     kind, _, name = (layout or "").partition(":")
     if layout is None:
         if not (place / "train").is_dir() and lists.present(place):
-            return lists.read(place, how, seed=seed)
+            return lists.read(place, how, seed=seed, only=only)
         if place.is_dir() and not (place / "train").is_dir():
             fault = f"there is neither a folder train/ nor a list {lists.TEXTS['train'][0]}"
             raise DataInvalidError(str(place), (f"{fault}: {folder.LAYOUT}",))
@@ -84,14 +86,15 @@ def open_data(
             f"{parent}{n}" for n in (task.name, *task.also) for parent in ("", f"{VTAB_FOLDER}/")
         ]
         known = lists.Wanted(classes=task.classes, test=True)
-        return lists.read(_found(place, names, lists.TEXTS), how, seed=seed, wanted=known)
+        root = _found(place, names, lists.TEXTS)
+        return lists.read(root, how, seed=seed, wanted=known, only=only)
     if kind == "fgvc" and name in FGVC:
         own = FGVC[name]
         known = lists.Wanted(
             classes=own.classes, test=True, images=own.images, val_share=FGVC_VAL_SHARE
         )
         root = _found(place, own.folders, lists.JSONS)
-        return lists.read(root, how, seed=seed, files=lists.JSONS, wanted=known)
+        return lists.read(root, how, seed=seed, files=lists.JSONS, wanted=known, only=only)
     raise LayoutUnknownError(layout, LAYOUTS)
 
 
@@ -104,8 +107,8 @@ def open_split(
     layout: str | None = None,
     seed: int = 0,
     strict: bool = False,
-) -> Split:
-    """One split, its classes in the order of an adapter's labels.
+) -> tuple[Split, tuple[str, ...]]:
+    """One split, its classes in the order of an adapter's labels; and the files left out, and why.
 
     Raises:
         LayoutUnknownError, PixelsTooManyError: see `open_data`.
@@ -113,7 +116,7 @@ def open_split(
     """
     if layout is None and (place / "train").is_dir() | (place / split).is_dir():
         return folder.read_split(place, split, labels, preprocess, seed=seed, strict=strict)
-    data = open_data(place, preprocess, layout=layout, seed=seed, strict=strict)
+    data = open_data(place, preprocess, layout=layout, seed=seed, strict=strict, only=split)
     if split not in SPLITS or split not in data.splits:
         raise DataInvalidError(str(place), (f"there is no split {split!r}",))
     found = data.splits[split]
@@ -123,7 +126,7 @@ def open_split(
         raise DataInvalidError(str(place), faults)
     order = {name: at for at, name in enumerate(labels)}
     places = np.array([order.get(name, -1) for name in data.classes], dtype=np.int64)
-    return Split(images=found.images, labels=places[found.labels])
+    return Split(images=found.images, labels=places[found.labels]), data.skipped
 
 
 def _found(place: Path, names: Sequence[str], files: Mapping[str, tuple[str, ...]]) -> Path:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rootstock.commands import train_report as reports
-from rootstock.commands.train_options import AsJson, Batch, Data, Threads, Weights
+from rootstock.commands.train_options import AsJson, Batch, Data, Layout, Strict, Threads, Weights
 from rootstock.commands.train_run import done
 from rootstock.commands.train_wanted import Wanted
 from rootstock.console import emit, guarded
@@ -27,12 +27,8 @@ def train(
     method: Annotated[str, typer.Option(help="see `rootstock methods`; or full")] = "alore",
     backbone: Annotated[str, typer.Option(help="a timm model name")] = "rootstock_nano",
     weights: Weights = None,
-    layout: Annotated[
-        str | None, typer.Option(metavar="NAME", help="vtab:<task> or fgvc:<data set>")
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="refuse bad images instead of leaving them out")
-    ] = False,
+    layout: Layout = None,
+    strict: Strict = False,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     settings: Annotated[
         list[str] | None,

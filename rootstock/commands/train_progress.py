@@ -2,16 +2,19 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from training.watch import Epoch, Watch
+
+_SHOWN: Final = 10  # files that were left out, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,18 @@ def say(text: str) -> None:
     """A line on stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def left_out(place: Path, skipped: Sequence[str]) -> None:
+    """Say how many files could not be decoded, and the first of them."""
+    if not skipped:
+        return
+    many = "1 file" if len(skipped) == 1 else f"{len(skipped)} files"
+    say(f"{place}: left out {many} that cannot be decoded")
+    for line in skipped[:_SHOWN]:
+        say(f"  {line}")
+    if len(skipped) > _SHOWN:
+        say(f"  … and {len(skipped) - _SHOWN} more")
 
 
 def _lines(name: str) -> "Watch":

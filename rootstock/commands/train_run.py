@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from rootstock.commands import train_order as orders
 from rootstock.commands import train_report as reports
-from rootstock.commands.train_progress import Teller, say, telling
+from rootstock.commands.train_progress import Teller, left_out, say, telling
 from rootstock.commands.train_wanted import Wanted, cleared
 from rootstock.console import author
 from training.files import whole
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from training.acts import Hands
     from training.data import TaskData
     from training.protocol import Trial
-
-_SKIPPED_SHOWN: Final = 10
 
 
 def done(wanted: Wanted) -> list[reports.Ended]:
@@ -71,12 +69,7 @@ def _read(place: Path, order: orders.Order, frozen: "Backbone", *, strict: bool)
         strict=strict,
         augment=recipe.augment,
     )
-    if count := len(images.skipped):
-        say(f"{place}: left out {count} {'file' if count == 1 else 'files'} that cannot be decoded")
-        for line in images.skipped[:_SKIPPED_SHOWN]:
-            say(f"  {line}")
-        if count > _SKIPPED_SHOWN:
-            say(f"  … and {count - _SKIPPED_SHOWN} more")
+    left_out(place, images.skipped)
     return images
 
 

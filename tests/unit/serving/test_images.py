@@ -57,7 +57,7 @@ def written(root, cases):
 def test_every_answer_is_that_of_the_slow_path_on_what_training_reads(door, seen, tiny, tmp_path):
     client, _, adapter = door
     preprocess = adapter.manifest.preprocess
-    split = folder.read_split(
+    split, _ = folder.read_split(
         written(tmp_path, ANSWERED), "test", ("digits",), preprocess, strict=True
     )
     wanted = plain.logits(tiny, adapter, split.images)

@@ -79,7 +79,7 @@ def trained_on(root, files, preprocess):
     (root / "test" / "digits").mkdir(parents=True)
     for number, file in enumerate(files):
         (root / "test" / "digits" / f"{number:03}.jpg").write_bytes(file)
-    return folder.read_split(root, "test", ("digits",), preprocess, strict=True).images
+    return folder.read_split(root, "test", ("digits",), preprocess, strict=True)[0].images
 
 
 @pytest.mark.parametrize("geometry", RECIPES)

@@ -135,9 +135,10 @@ def test_a_split_of_an_adapter_leaves_bad_files_out_too(spoilt, preprocess):
     """Unless it is asked to be strict."""
     labels = ("bars", "checks", "dots")
 
-    split = folder.read_split(spoilt, "train", labels, preprocess)
+    split, skipped = folder.read_split(spoilt, "train", labels, preprocess)
 
     assert split.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert len(skipped) == len(BAD)
     with pytest.raises(DataInvalidError, match="cut"):
         folder.read_split(spoilt, "train", labels, preprocess, strict=True)
 
@@ -217,7 +218,7 @@ def test_one_split_is_read_in_the_order_of_an_adapters_labels(write_folder, prep
     """The labels decide, not the folders; classes without images are none the worse."""
     root = write_folder({"test": 2}, ("checks", "dots"))
 
-    split = folder.read_split(root, "test", ("dots", "bars", "checks"), preprocess)
+    split, _ = folder.read_split(root, "test", ("dots", "bars", "checks"), preprocess)
 
     assert split.labels.tolist() == [0, 0, 2, 2]
 
@@ -227,7 +228,7 @@ def test_the_val_that_was_parted_from_train_can_be_found_again(write_folder, pre
     root = write_folder({"train": 5})
     data = folder.read(root, preprocess, seed=7)
 
-    val = folder.read_split(root, "val", data.classes, preprocess, seed=7)
+    val, _ = folder.read_split(root, "val", data.classes, preprocess, seed=7)
 
     assert (val.images == data.val.images).all()
     assert (val.labels == data.val.labels).all()

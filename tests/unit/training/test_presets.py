@@ -135,7 +135,7 @@ def test_one_split_is_read_in_the_order_of_an_adapters_labels(tmp_path, write_fo
     """Of lists as of folders; a label that the adapter does not have is refused."""
     root = vtab(tmp_path / "lists", 3)
 
-    split = open_split(root, "test", ("2", "0", "1"), preprocess)
+    split, _ = open_split(root, "test", ("2", "0", "1"), preprocess)
 
     assert split.labels.tolist() == [1, 2, 0]
     with pytest.raises(DataInvalidError, match="'2' is no label"):
@@ -143,6 +143,28 @@ def test_one_split_is_read_in_the_order_of_an_adapters_labels(tmp_path, write_fo
     with pytest.raises(DataInvalidError, match="no split 'more'"):
         open_split(root, "more", ("0", "1", "2"), preprocess)
     pictures = write_folder({"train": 2, "test": 1})
-    own = open_split(pictures, "test", ("dots", "bars", "checks"), preprocess)
+    own, _ = open_split(pictures, "test", ("dots", "bars", "checks"), preprocess)
     assert own.labels.tolist() == [0, 1, 2]
     assert np.unique(own.images).size > 1
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("has_val", [True, False], ids=["with a val list", "val parted from train"])
+def test_one_split_of_lists_is_the_same_as_among_all(split, has_val, tmp_path, preprocess):
+    """Though no other is decoded: pictures of the others may be broken."""
+    root = vtab(tmp_path / "lists", 3)
+    if not has_val:
+        val = (root / "val200.txt").read_text()
+        with (root / "train800.txt").open("a") as train:
+            train.write(val)
+        (root / "val200.txt").unlink()
+    whole = open_data(root, preprocess)
+    other = "test" if split != "test" else "train800"
+    for path in (root / "images" / other).iterdir():
+        path.write_bytes(b"no picture")
+
+    alone, skipped = open_split(root, split, whole.classes, preprocess)
+
+    assert skipped == ()
+    assert alone.labels.tolist() == whole.splits[split].labels.tolist()
+    assert np.array_equal(alone.images, whole.splits[split].images)
