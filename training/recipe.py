@@ -117,21 +117,30 @@ QUICK: Final[Mapping[str, Recipe]] = MappingProxyType(
 ALONE: Final[Mapping[str, str]] = MappingProxyType(  # field → method it is for
     {"sade": "clora", "head_warmup_epochs": "heart_lora"}
 )
+IDLE: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(  # method → what it has no place for
+    {"linear": ("drop_path", "dropout"), "ssf": ("dropout",), "bitfit": ("dropout",)}
+)
 
 
 def check(method: str, recipe: Recipe) -> None:
     """Whether the method can do what the recipe asks.
 
     Raises:
-        RecipeInvalidError: a field of another method's training is set.
+        RecipeInvalidError: a field of another method's training is set, or one that would do
+            nothing.
     """
-    faults = tuple(
+    faults = [
         f"{field} is for method {owner} alone, not for {method}"
         for field, owner in ALONE.items()
         if owner != method and getattr(recipe, field) != Recipe.model_fields[field].default
-    )
+    ]
+    faults += [
+        f"method {method} has no place for {field}: it must be 0"
+        for field in IDLE.get(method, ())
+        if getattr(recipe, field)
+    ]
     if faults:
-        raise RecipeInvalidError(faults)
+        raise RecipeInvalidError(tuple(faults))
 
 
 def parse_settings(items: Sequence[str]) -> dict[str, Any]:

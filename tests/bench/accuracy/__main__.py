@@ -57,7 +57,8 @@ def main() -> None:
     )
     todo = [unit for unit in units(methods, tasks, plan) if unit not in journal.done]
     print(f"{len(journal.done)} units are done, {len(todo)} are to do", flush=True)
-    work_through(todo, plan, journal, place, Limits(given.processes, given.time_limit))
+    if work_through(todo, plan, journal, place, Limits(given.processes, given.time_limit)):
+        sys.exit(1)
 
 
 def _parser() -> argparse.ArgumentParser:

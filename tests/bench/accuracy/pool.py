@@ -2,14 +2,19 @@
 
 import multiprocessing
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from statistics import mean
+from typing import Final
 
 from tests.bench.accuracy.rows import Plan
 from tests.bench.accuracy.units import POINT, Journal, Unit, ready, trials
 from tests.bench.accuracy.work import Place, open_shop, perform
+
+_ATTEMPTS: Final = 2  # at a unit that a process died over
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +27,16 @@ class Limits:
 
 def work_through(
     todo: Sequence[Unit], plan: Plan, journal: Journal, place: Place, limits: Limits
-) -> None:
-    """Do the units in their order, each as soon as it can be begun; results come as they come."""
+) -> int:
+    """Do the units in their order, each as soon as it can be begun; results come as they come.
+
+    A process that dies takes its pool with it: another one is opened, and each unit that was under
+    way is tried once more. How many units failed is returned.
+    """
     begun, left = time.monotonic(), list(todo)
+    failures: Counter[Unit] = Counter()
     running: dict[Future[dict], Unit] = {}
-    context = multiprocessing.get_context("spawn")  # a forked process cannot use a GPU
-    pool = ProcessPoolExecutor(limits.processes, context, open_shop, (place,))
+    pool = _pool(limits, place)
     while left or running:
         spent = time.monotonic() - begun
         while len(running) < limits.processes:
@@ -45,15 +54,29 @@ def work_through(
             break
         for future in ended:
             unit = running.pop(future)
-            if (error := future.exception()) is not None:
+            if (error := future.exception()) is None:
+                journal.add(unit, future.result())
+                print(f"{time.monotonic() - begun:7.0f} s  {unit}  {future.result()}", flush=True)
+            else:
                 print(f"{unit}: {type(error).__name__}: {error}", flush=True)
-                continue
-            journal.add(unit, future.result())
-            print(f"{time.monotonic() - begun:7.0f} s  {unit}  {future.result()}", flush=True)
-    print(f"{len(left) + len(running)} units are left", flush=True)
+                failures[unit] += 1
+        if any(isinstance(f.exception(), BrokenProcessPool) for f in ended):
+            again = [*running.values(), *(u for u in failures if failures[u] < _ATTEMPTS)]
+            left = [u for u in again if u not in journal.done] + left
+            running.clear()
+            pool.shutdown(cancel_futures=True)
+            pool = _pool(limits, place)
+    failed = sum(unit not in journal.done for unit in failures)
+    print(f"{len(left) + len(running)} units are left, {failed} failed", flush=True)
     for process in multiprocessing.active_children():
         process.terminate()
     pool.shutdown(cancel_futures=True)
+    return failed
+
+
+def _pool(limits: Limits, place: Place) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")  # a forked process cannot use a GPU
+    return ProcessPoolExecutor(limits.processes, context, open_shop, (place,))
 
 
 def _usual(unit: Unit, journal: Journal) -> float:

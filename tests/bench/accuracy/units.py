@@ -117,18 +117,26 @@ def read(file: Path) -> tuple[dict[str, Any], Done]:
 
 
 def merged(files: Iterable[Path]) -> tuple[dict[str, Any], Done]:
-    """The results of several files of one plan; of a unit that is in several, the first."""
+    """The results of several files of one plan; each cell's are of one file, the first fullest.
+
+    A seed that one machine ran does not belong to a search that another one made.
+    """
     plan: dict[str, Any] | None = None
-    done: Done = {}
+    cells: dict[tuple[str, str], Done] = {}
     for file in files:
         told, found = read(file)
         if plan is not None and told != plan:
             raise SystemExit(f"{file} is of another plan: {told}, not {plan}")
         plan = told
-        done = {**found, **done}
+        own: dict[tuple[str, str], Done] = {}
+        for unit, result in found.items():
+            own.setdefault((unit.method, unit.task), {})[unit] = result
+        for cell, done in own.items():
+            if len(done) > len(cells.get(cell, {})):
+                cells[cell] = done
     if plan is None:
         raise SystemExit("there is nothing to merge")
-    return plan, done
+    return plan, {unit: result for done in cells.values() for unit, result in done.items()}
 
 
 def _line(unit: Unit, result: Result) -> str:

@@ -106,6 +106,8 @@ def test_without_json_the_outcome_is_text(rootstock, images, tmp_path):
         (("--layout", "vtab:magic"), "magic"),
         (("--method", "full", "--set", "rank=4"), "no setting 'rank' for method 'full'"),
         (("--method", "full", "--set", "sade=0.5"), "sade is for method clora alone, not for full"),
+        (("--method", "linear", "--set", "drop_path=0.1"), "linear has no place for drop_path"),
+        (("--method", "ssf", "--sweep", "dropout=0,0.1"), "ssf has no place for dropout"),
         (("--method", "full", "--store", "memory://"), "adapters are published"),
         (("--report", "x", "--no-report"), "contradict"),
         (("--report", __file__), "is a file, --report names a folder"),

@@ -5,7 +5,7 @@ import pytest
 from adapters_store.errors import MethodUnknownError
 from adapters_store.methods.table import METHODS
 from training.errors import RecipeInvalidError, SettingUnknownError
-from training.recipe import FULL, PUBLISHED, QUICK, Recipe, changed, compose, parse_settings
+from training.recipe import FULL, IDLE, PUBLISHED, QUICK, Recipe, changed, compose, parse_settings
 
 
 def test_every_method_has_its_recipes():
@@ -128,17 +128,19 @@ SCALES = {"karst": "multiplier"}
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_searched_can_be_set_for_every_method_that_has_it(method):
-    """Rate, decay and drop-path of all; rank and scale of those that have such a number."""
+    """Rate and decay of all; drop-path, rank and scale of those that have a place for it."""
     names = (*SEARCHED, SIZES.get(method, "rank"), SCALES.get(method, "scale"))
     fields = METHODS[method].options.model_fields
     chosen = {name: 0.25 for name in names if name in SEARCHED or name in fields}
     chosen |= {name: 4 for name in names[3:4] if name in fields}
+    for name in IDLE.get(method, ()):
+        chosen.pop(name, None)
 
     options, recipe = compose(method, chosen)
 
     values = {**options.model_dump(), **recipe.model_dump()}
     assert {name: values[name] for name in chosen} == chosen
-    assert len(chosen) == 5 - {"arc": 1, "ssf": 2, "bitfit": 2, "linear": 2}.get(method, 0)
+    assert len(chosen) == 5 - {"arc": 1, "ssf": 2, "bitfit": 2, "linear": 3}.get(method, 0)
 
 
 def test_a_recipe_is_dumped_the_same_way_every_time():
