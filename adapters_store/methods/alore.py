@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from adapters_store.families import FAMILIES
 from adapters_store.methods.dropout import dropped
-from adapters_store.methods.mixing import mixed
+from adapters_store.methods.mixing import structured
 from adapters_store.methods.protocol import (
     AdapterModule,
     Frozen,
@@ -72,11 +72,9 @@ class ExpertsSite(Site):
 
     def forward(self, x: Tensor, frozen: Frozen) -> Tensor:
         """frozen(x + s·xΔᵀ) by the structured product (methods.md §3.5): Δ is never built."""
-        blocks = x.reshape(*x.shape[:-1], self.V.shape[0], -1)  # [..., q, d/n]
-        z = F.linear(blocks, self.V.flatten(0, 1))  # [..., q, i·r]
-        z = mixed(dropped(z, self.dropout, training=self.training), self.A)  # [..., p, i·r]
-        delta = F.linear(z, self.U.permute(1, 0, 2).flatten(1))  # [..., p, d/n]
-        return frozen(torch.add(x, delta.flatten(-2), alpha=self.scale))
+        down, ups = self.V.flatten(0, 1), self.U.permute(1, 0, 2).flatten(1)[None]
+        delta = structured(x, down, self.A, ups, self.dropout if self.training else 0.0)
+        return frozen(torch.add(x, delta, alpha=self.scale))
 
 
 class PhmSite(Site):

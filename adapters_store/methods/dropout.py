@@ -7,7 +7,6 @@ from typing import Final
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 _DRAWS: Final = 1 << 16  # what 16 random bits can be; a rate is met to one part of it
 _LEAST: Final = -(1 << 15)
@@ -15,14 +14,20 @@ _PER_WORD: Final = 4
 
 
 def dropped(x: Tensor, rate: float, *, training: bool) -> Tensor:
-    """Each number is zero with the chance `rate` and grows by 1 / (1 - rate) otherwise.
+    """Each number is zero with the chance `rate` and grows by 1 / (1 - rate) otherwise."""
+    return x * noise(x, rate) if training and rate else x
+
+
+def noise(x: Tensor, rate: float) -> Tensor:
+    """What dropout multiplies by, in the shape and the dtype of x: zeros, and 1 / (1 - rate).
 
     Drawn from torch's generator of x's device, so that a seed decides it.
     """
-    if not training or rate == 0 or x.device.type != "cpu":
-        return F.dropout(x, rate, training)
+    kept = torch.empty_like(x, requires_grad=False)
+    if x.device.type != "cpu":
+        return kept.bernoulli_(1 - rate).div_(1 - rate)
     words = torch.empty(-(-x.numel() // _PER_WORD), dtype=torch.int64).random_(-(1 << 63), None)
     draws = words.view(torch.int16)[: x.numel()].view(x.shape)
     # Written in x's dtype at once: twice as fast, there and back, as a mask of booleans.
-    kept = torch.ge(draws, int(rate * _DRAWS) + _LEAST, out=torch.empty_like(x))
-    return x * kept.mul_(1 / (1 - rate))
+    torch.ge(draws, int(rate * _DRAWS) + _LEAST, out=kept)
+    return kept.mul_(1 / (1 - rate))

@@ -32,11 +32,9 @@ from typing import Annotated, Final, Literal, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from adapters_store.families import FAMILIES
-from adapters_store.methods.dropout import dropped
-from adapters_store.methods.mixing import mixed
+from adapters_store.methods.mixing import structured
 from adapters_store.methods.protocol import (
     AdapterModule,
     Frozen,
@@ -110,12 +108,9 @@ class KarstSite(Site):
         return self._rescaled(y, self.after)
 
     def _delta(self, x: Tensor) -> Tensor:
-        mix, down = self.get_parameter("C"), self.get_parameter("B")
-        blocks = x.reshape(*x.shape[:-1], -1, down.shape[-1])  # [..., q, in/f]
-        z = F.linear(blocks, down.flatten(0, 1))  # [..., q, i·r]
-        z = mixed(dropped(z, self.dropout, training=self.training), mix)  # [..., p, i·r]
-        ups = (self.get_parameter(name).permute(1, 0, 2).flatten(1) for name in self.ups)
-        return torch.cat([F.linear(z, up).flatten(-2) for up in ups], dim=-1)
+        mix, down = self.get_parameter("C"), self.get_parameter("B").flatten(0, 1)
+        ups = torch.stack([self.get_parameter(n).permute(1, 0, 2).flatten(1) for n in self.ups])
+        return structured(x, down, mix, ups, self.dropout if self.training else 0.0)
 
     def _rescaled(self, x: Tensor, names: tuple[str, str] | None) -> Tensor:
         if names is None:
