@@ -5,21 +5,25 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match
 
 from adapters_store.errors import RootstockError
-from serving import bodies, inference, inference_repository, lifecycle
+from serving import access, bodies, docs_page, inference, inference_repository, lifecycle, openapi
+from serving.access import AccessLog
 from serving.auth import Gate
 from serving.door import Door
 from serving.errors import RequestInvalidError
-from serving.passage import Call, Passage, best, odds
+from serving.passage import Passage, Visit, best, odds
 from serving.problems import http_problem, problem, refusal, status_of, worded
 from serving.telemetry import merge
 from serving.types import Classified, Fleet
@@ -27,32 +31,32 @@ from serving.types import Classified, Fleet
 log = logging.getLogger(__name__)
 
 TOP_K: Final = 5
-_BODY: Final = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "file": {
-                            "type": "array",
-                            "items": {"type": "string", "format": "binary"},
-                        }
-                    },
-                }
-            },
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {"image": {"type": "string", "format": "byte"}},
-                }
-            },
-        },
-    }
+# Spans are Serve's; the framework's own would hold whole queries.
+_NO_TELEMETRY: Final[TelemetryConfig] = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
 }
+_VERBS: Final = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+TopK = Annotated[int, Query(ge=1, le=1000)]
+
+
+def _takes(most: int) -> dict[str, Any]:
+    """One image, or a form of so many."""
+    file = {"type": "string", "format": "binary"}
+    files = {"type": "array", "minItems": 1, "maxItems": most, "items": file}
+    form = {"type": "object", "required": ["file"], "properties": {"file": files}}
+    coded = {
+        "type": "object",
+        "required": ["image"],
+        "properties": {"image": {"type": "string", "format": "byte"}},
+        "additionalProperties": False,
+    }
+    kinds = {"image/*": file, "multipart/form-data": form, "application/json": coded}
+    content = {kind: {"schema": schema} for kind, schema in kinds.items()}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def build(replica: Door, fleet: Fleet) -> FastAPI:
@@ -61,8 +65,12 @@ def build(replica: Door, fleet: Fleet) -> FastAPI:
         title="Rootstock",
         summary="Image classification for thousands of tasks from one frozen backbone.",
         version="1",
+        docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
+        telemetry=_NO_TELEMETRY,
     )
+    app.add_middleware(AccessLog, fleet=fleet, lines_per_s=replica.settings.access_lines)
     gate = Gate(replica.settings.tokens, replica.settings.host)
     passage = Passage(replica, fleet, gate)
     edge = Edge(replica, fleet, passage)
@@ -76,14 +84,14 @@ def build(replica: Door, fleet: Fleet) -> FastAPI:
         "/v1/tasks/{task}:predict",
         tags=["predict"],
         summary="Classify one or more images",
-        openapi_extra=_BODY,
+        openapi_extra=_takes(replica.settings.files_max),
         response_class=JSONResponse,
     )(edge.predict)
     app.post(
         "/v1/predict",
         tags=["predict"],
         summary="Classify one image for several tasks",
-        openapi_extra=_BODY,
+        openapi_extra=_takes(1),
         response_class=JSONResponse,
     )(edge.predict_all)
     app.get("/healthz", tags=["health"], summary="Liveness of this replica")(edge.healthz)
@@ -97,12 +105,18 @@ def build(replica: Door, fleet: Fleet) -> FastAPI:
     app.include_router(lifecycle.routes(replica, fleet, gate))
     app.include_router(inference.routes(replica, gate, passage))
     app.include_router(inference_repository.routes(replica, fleet, gate))
+    docs_page.add(app)
+    derived = app.openapi
+    tokens = bool(replica.settings.tokens)
+    app.openapi = cache(lambda: openapi.completed(derived(), tokens=tokens))  # type: ignore[method-assign]
     return app
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    if status_of(error)[0] == 500:
-        log.error("request failed", exc_info=error, extra={"path": request.url.path})
+    status, code = status_of(error)
+    access.note(code=code)
+    if status == 500:
+        log.error("request failed", exc_info=error)
     return worded(request.url.path, refusal(error))
 
 
@@ -114,7 +128,19 @@ async def _refuse_gone(request: Request, _: Exception) -> Response:
 async def _refuse_http(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
     detail = "no such path" if status == 404 else str(getattr(error, "detail", "refused"))
-    return worded(request.url.path, http_problem(status, detail))
+    headers = {"Allow": _allowed(request)} if status == 405 else {}
+    return worded(request.url.path, http_problem(status, detail, headers))
+
+
+def _allowed(request: Request) -> str:
+    """Every verb of a path: the framework names those of the first route that it finds."""
+    routes = request.app.router.routes
+    asked = {verb: {**request.scope, "method": verb} for verb in _VERBS}
+    return ", ".join(
+        verb
+        for verb, scope in asked.items()
+        if any(route.matches(scope)[0] is Match.FULL for route in routes)
+    )
 
 
 async def _refuse_invalid(request: Request, error: Exception) -> Response:
@@ -131,14 +157,13 @@ class Edge:
     def __init__(self, replica: Door, fleet: Fleet, passage: Passage) -> None:
         self._replica, self._fleet, self._passage = replica, fleet, passage
 
-    async def predict(self, request: Request, task: str, top_k: int = TOP_K) -> Response:
+    async def predict(self, request: Request, task: str, top_k: TopK = TOP_K) -> Response:
         """Answer with the most probable labels of the image for the task."""
         async with self._passage.enter(request, task) as call:
-            _check_top_k(top_k)
             return await self._predicted(request, task, top_k, call)
 
     async def predict_all(
-        self, request: Request, task: Annotated[list[str], Query()], top_k: int = TOP_K
+        self, request: Request, task: Annotated[list[str], Query()], top_k: TopK = TOP_K
     ) -> Response:
         """Answer for every task in order, each with its prediction or its problem.
 
@@ -146,7 +171,6 @@ class Edge:
         """
         settings = self._replica.settings
         async with self._passage.enter_for_all(request, task) as (visit, any_known):
-            _check_top_k(top_k)
             image = b""
             if any_known:  # else there is nothing to look at
                 images, _ = await bodies.images(request, settings.body_bytes, settings.files_max)
@@ -174,7 +198,7 @@ class Edge:
         first = next((o for o in outcomes if isinstance(o, Classified)), None)
         return self._answer(first, {"results": results})
 
-    async def _predicted(self, request: Request, task: str, top_k: int, call: Call) -> Response:
+    async def _predicted(self, request: Request, task: str, top_k: int, call: Visit) -> Response:
         replica, settings = self._replica, self._replica.settings
         pictures, many = await bodies.images(request, settings.body_bytes, settings.files_max)
         classify: Callable[[bytes], Awaitable[Classified]] = lambda image: replica.classify(  # noqa: E731
@@ -225,13 +249,3 @@ class Edge:
         answers = await self._fleet.broadcast("metrics")
         text = merge(dict(answers), self._fleet.expected())
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def _check_top_k(top_k: int) -> None:
-    """See that it can be given.
-
-    Raises:
-        RequestInvalidError: it cannot.
-    """
-    if not 1 <= top_k <= 1000:
-        raise RequestInvalidError("top_k must be between 1 and 1000")

@@ -81,6 +81,10 @@ ONE_MACHINE: Final[Mapping[str, str]] = {
     "RAY_COLOR_PREFIX": "0",
     # Thirty seconds by default, for Python to import Ray on a machine that is busy.
     "RAY_raylet_start_wait_time_s": "120",
+    # Ray would leave out lines of replicas that are alike but for their numbers.
+    "RAY_DEDUP_LOGS": "0",
+    # Ray runs its workers at 15: whatever else this machine does would come long before answers.
+    "RAY_worker_niceness": "0",
     # Other programs' memory is no reason to kill replicas.
     "RAY_memory_monitor_refresh_ms": "0",
 }
@@ -203,13 +207,13 @@ def build(args: Settings) -> "serve.Application":
         health_check_timeout_s=30,
     )
     door, given = serve.ingress()(DoorShell), (args.model_dump_json(), check_environment)
-    engine = {"num_replicas": args.replicas, "ray_actor_options": _engine_needs(args)}
+    engine = {**_count(args, args.replicas), "ray_actor_options": _engine_needs(args)}
     if args.topology == "fused":
         return deployment(name=NAME, **engine)(door).bind(*given, on_loopback=alone())
     engines = deployment(name=ENGINE_NAME, **engine)(EngineShell).bind(*given, on_loopback=alone())
     doors = deployment(
         name=NAME,
-        num_replicas=args.doors,
+        **_count(args, args.doors),
         ray_actor_options={"num_cpus": args.decode_threads, "num_gpus": 0},
     )(door)
     return doors.bind(*given, engines, on_loopback=alone())
@@ -219,6 +223,12 @@ def cpus(settings: Settings) -> int:
     """What all replicas ask of Ray."""
     doors = settings.doors * settings.decode_threads if settings.topology == "split" else 0
     return settings.replicas * max(settings.threads, 1) + doors
+
+
+def _count(settings: Settings, most: int) -> dict[str, Any]:
+    if settings.autoscale:
+        return {"autoscaling_config": {"min_replicas": 1, "max_replicas": most}}
+    return {"num_replicas": most}
 
 
 def _engine_needs(settings: Settings) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Final
 
 from serving.bundles import bundles
 from serving.errors import ClosingError, DeadlineError, OverloadedError, ServingError
+from serving.pace import Usual
 from serving.queue import FairQueue
 from serving.types import Answer, Sample
 
@@ -50,6 +51,8 @@ class Batcher:
         self._execute, self._batch_max, self._cost_s = execute, batch_max, cost_s
         self._queue: FairQueue[list[_Job]] = FairQueue(queue_max)  # an entry costs one forward
         self._changed = threading.Condition()
+        self._taken: Callable[[], None] = lambda: None
+        self._slower = Usual()  # than was expected, as a factor: others use the processor too
         self._closing = False
         self._beat = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="rootstock-batcher", daemon=True)
@@ -96,6 +99,15 @@ class Batcher:
         """Forwards in line."""
         return len(self._queue)
 
+    @property
+    def batch_max(self) -> int:
+        """Forwards in one batch."""
+        return self._batch_max
+
+    def listen(self, taken: Callable[[], None]) -> None:
+        """Have this called, in the batcher's thread, whenever the line got shorter."""
+        self._taken = taken
+
     def stuck_s(self) -> float:
         """Seconds since the thread last came round while something waits; 0 when idle."""
         if not self._thread.is_alive() and not self._closing:
@@ -122,7 +134,9 @@ class Batcher:
                     self._changed.wait()
                 self._beat = now = time.monotonic()
                 most = min(self._batch_max, len(self._queue))
-                taken = self._queue.take(self._batch_max, now + self._cost_s(most))
+                cost_s = self._cost_s(most) * max(1.0, self._slower.value(now))
+                taken = self._queue.take(self._batch_max, now + cost_s)
+            self._taken()
             # A future that its caller gave up is neither computed nor set: setting it would raise.
             for job in _wanted(taken.late):
                 job.future.set_exception(DeadlineError(job.sample.budget_s))
@@ -136,6 +150,9 @@ class Batcher:
         except Exception as error:  # the thread must outlive any batch
             log.exception("a batch failed", extra={"samples": len(batch)})
             outcomes = [error] * len(batch)
+        done = time.monotonic()
+        if (expected_s := self._cost_s(len(batch))) > 0:
+            self._slower.note((done - formed) / expected_s, done)
         for job, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 job.future.set_exception(outcome)

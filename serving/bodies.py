@@ -1,5 +1,6 @@
 """Request bodies, read under a limit, and the images in them. Knows HTTP, no adapter."""
 
+import asyncio
 import base64
 import binascii
 import json
@@ -15,6 +16,7 @@ from starlette.requests import Request
 from serving.errors import MediaUnsupportedError, RequestInvalidError, TooLargeError
 
 _DIGITS_MAX: Final = 18
+_BRIEF_BYTES: Final = 256 * 1024  # read on the event loop at once; what is longer lets others in
 _RAW: Final = ("image/", "application/octet-stream")
 _KNOWN: Final = ("image/*", "multipart/form-data", "application/json {'image': base64}")
 
@@ -59,7 +61,10 @@ async def images(request: Request, limit_bytes: int, files_max: int) -> tuple[li
     if essence.startswith(_RAW):
         return [await read(request, limit_bytes)], False
     if essence == "application/json":
-        return [_from_json(await read(request, limit_bytes))], False
+        body = await read(request, limit_bytes)
+        if len(body) > _BRIEF_BYTES:
+            return [await asyncio.to_thread(_from_json, body)], False
+        return [_from_json(body)], False
     if essence == "multipart/form-data":
         return await _from_form(request, await read(request, limit_bytes), files_max), True
     raise MediaUnsupportedError(kind, _KNOWN)
@@ -82,7 +87,9 @@ def _from_json(body: bytes) -> bytes:
 
 async def _from_form(request: Request, body: bytes, files_max: int) -> list[bytes]:
     async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
+        for start in range(0, len(body), _BRIEF_BYTES):
+            yield body[start : start + _BRIEF_BYTES]
+            await asyncio.sleep(0)
 
     boundary = parse_options_header(request.headers["content-type"])[1].get(b"boundary", b"")
     if boundary and b"--" + boundary + b"--" not in body:  # else its whole parts were answered

@@ -4,7 +4,8 @@ Knows no thread, no clock and no store: whoever keeps these books guards them wi
 what time it is.
 
 Invariant: an adapter in host memory has passed its check or has it before it, never both; none of
-them is one that was refused, and none is still wished for. `check()` verifies it.
+them is one that was refused, and none is still wished for. What is quarantined is refused, and is
+at nobody's hand. `check()` verifies it.
 """
 
 from collections.abc import Container, Iterable
@@ -13,6 +14,7 @@ from weakref import WeakValueDictionary
 
 from adapters_store.effect import Promise
 from adapters_store.errors import AdapterError, StoreError
+from serving.errors import QuarantinedError
 from serving.loading import Facts
 from serving.shelf import Shelf
 
@@ -61,6 +63,25 @@ class Books:
     def has_failed(self, digest: str) -> bool:
         """Whether these bytes are known never to be served here."""
         return digest in self._failed
+
+    def failure(self, digest: str) -> AdapterError | None:
+        """Why these bytes will never be served here; None: they may be."""
+        return self._failed.get(digest)
+
+    def quarantine(self, digest: str, error: QuarantinedError) -> None:
+        """Note that an adapter which passed answered wrongly: for good, and whoever holds it."""
+        self.forget(digest)
+        self._alive.pop(digest, None)
+        self._failed[digest] = error
+
+    def quarantined(self, digest: str) -> QuarantinedError | None:
+        """Why this digest is quarantined; None: it is not."""
+        error = self._failed.get(digest)
+        return error if isinstance(error, QuarantinedError) else None
+
+    def quarantines(self) -> list[QuarantinedError]:
+        """Of everything that is quarantined."""
+        return [e for e in self._failed.values() if isinstance(e, QuarantinedError)]
 
     def set_aside(self, facts: Facts, promise: Promise) -> bool:
         """Keep what nobody asked for yet, if there is room; False: there is none."""
@@ -145,6 +166,7 @@ class Books:
         assert not held & set(self._failed)
         assert not held & set(self._wished)
         assert not set(self._alive) & unproven
+        assert not any(self.quarantined(digest) for digest in self._alive)
         for digest in held:
             facts = self.host.find(digest)
             assert facts is not None

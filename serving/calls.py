@@ -113,3 +113,6 @@ CALLS: Final[Mapping[str, Callable[..., Any]]] = {
     "load": _load,
     "unload": _unload,
 }
+# Those that only look. The others may wait for a store or a load, and whole rows of them come at
+# once when much is published: how a replica is must be known all the same.
+QUICK: Final = frozenset({"status", "metrics", "task"})

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Final
 
 from adapters_store.errors import AdapterError
+from serving.errors import QuarantinedError
 from serving.shelf import Shelf
 from serving.types import Card
 
@@ -84,6 +85,18 @@ class Cards:
             self._refused.pop(card.digest, None)
             self._held.take(card.digest)
             self._held.put(card.digest, card, _weight(card))
+
+    def denied(self, digest: str, error: AdapterError) -> None:
+        """An engine that was to compute with this one would not.
+
+        A quarantine is believed as a refusal is: another engine may still serve the release, and
+        which of them a group comes to nobody chooses. Of anything else an engine is asked again.
+        """
+        with self._lock:
+            self._held.take(digest)
+            self._refused.pop(digest, None)
+            if isinstance(error, QuarantinedError):
+                self._refused[digest] = error, self._clock() + _BELIEVED_S
 
     def refused(self, digest: str) -> bool:
         """Whether an engine refused this digest a short time ago."""

@@ -37,6 +37,11 @@ class Settings(BaseModel):
     topology: Literal["fused", "split"] = "fused"
     replicas: int = Field(default=1, ge=1, le=256, description="engines; fused: doors as well")
     doors: int = Field(default=1, ge=1, le=256, description="split: replicas that speak HTTP")
+    autoscale: bool = Field(
+        default=False,
+        description="replicas and doors are the most there may be, which limits count with; Serve "
+        "runs as many as are needed, at least one of each",
+    )
 
     dtype: Literal["bf16", "fp32"] = "fp32"
     device: str = "cpu"
@@ -62,9 +67,25 @@ class Settings(BaseModel):
     )
     batch_max: int = Field(default=32, ge=1, le=1024, description="samples in one batch")
     queue_max: int = Field(default=256, ge=1, description="samples that may wait")
+    wait_s: float = Field(
+        default=0.5,
+        gt=0,
+        description="for an engine; calls that would wait longer are refused",
+    )
     decode_threads: int = Field(default=2, ge=1)
 
-    budget_s: float = Field(default=30.0, gt=0, description="time to answer when none is asked")
+    second_look_share: float = Field(
+        default=0.001,
+        ge=0,
+        le=1,
+        description="of the answers, to be computed again by the plain path when the engine is "
+        "idle; a release that answered wrongly is served no longer. Beside them one of every "
+        "release now and then; 0: none",
+    )
+
+    budget_s: float = Field(
+        default=30.0, gt=0, description="the most time to answer; a call may ask for less"
+    )
     poll_s: float = Field(default=2.0, gt=0, description="between looks at the log")
     load_s: float = Field(default=30.0, gt=0, description="to load and verify one artifact")
 
@@ -78,6 +99,26 @@ class Settings(BaseModel):
     task_labels_max: int = Field(default=200, ge=1, description="tasks named in metric labels")
 
     tokens: tuple[Token, ...] = ()
+    log_format: Literal["json", "text"] = Field(
+        default="json", description="lines of replicas on standard error"
+    )
+    access_lines: int = Field(
+        default=20,
+        ge=0,
+        description="requests that a door writes a line of, in a second; changes and errors of the "
+        "server have theirs always",
+    )
+    traces: str = Field(
+        default="",
+        pattern=r"^([\w.]+:\w+)?$",
+        description="where Serve's spans go: module:function, such as serving.traces:otlp",
+    )
+    traces_share: float = Field(default=0.01, ge=0, le=1, description="of requests that have spans")
+
+    token_file: Path | None = Field(
+        default=None,
+        description="more tokens, read by every door at its start; lines: scope,scope token name",
+    )
 
     @model_validator(mode="after")
     def _slots_hold_a_batch(self) -> "Settings":
@@ -116,10 +157,10 @@ class Settings(BaseModel):
     def engine_queue_max(self) -> int:
         """Samples that may wait in an engine's own line.
 
-        In split doors refuse, and an engine takes whatever they let out, even all of it at once:
-        groups, and what travels apart because its adapter has to be loaded.
+        Doors refuse, before they decode. An engine takes whatever they let in, even all of it at
+        once: groups, and what travels apart because its adapter has to be loaded.
         """
-        return self.queue_max if self.topology == "fused" else self.doors * self.inside_max
+        return self.doors * self.inside_max
 
     @property
     def in_flight_max(self) -> int:

@@ -7,11 +7,9 @@ whatever can take longer than a moment runs on a thread of its own.
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from importlib.metadata import distributions
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from fastapi import FastAPI
 from ray import serve
@@ -20,8 +18,12 @@ from ray.serve.handle import DeploymentHandle
 
 from adapters_store.errors import RootstockError
 from adapters_store.spec import BackboneSpec
+from serving import lines, tokens
+from serving.calls import QUICK
 from serving.config import Settings
 from serving.fleet import RayFleet, RayWire
+from serving.lanes import Lanes
+from serving.pulse import beat
 from serving.types import Answer, Card, Sample
 
 if TYPE_CHECKING:
@@ -29,13 +31,11 @@ if TYPE_CHECKING:
     from serving.engine_room import EngineRoom
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 O = TypeVar("O")  # noqa: E741 (an outcome)
 I = TypeVar("I", "Door", "EngineRoom")  # noqa: E741 (what is inside)
 
 NAME: Final = "rootstock"  # what speaks HTTP
 ENGINE_NAME: Final = "engine"
-CALLS: Final = 16  # broadcast targets that may block at once, so that none waits for another
 
 
 class ReplicaUnbuiltError(RuntimeError):
@@ -60,9 +60,11 @@ class Shell:
             on_loopback: no other node has to reach this one.
         """
         self._settings, self._check = Settings.model_validate_json(settings_json), check
-        _speak()
-        self._calls = ThreadPoolExecutor(CALLS, thread_name_prefix="rootstock-call")
+        lines.speak(self._settings.log_format)
+        self._lanes = Lanes()
+        self._aside = self._lanes.aside
         self._inside: Door | EngineRoom | None = None
+        self._pulse: asyncio.Task[NoReturn] | None = None
         if on_loopback:
             _stay_on_loopback()
 
@@ -74,7 +76,8 @@ class Shell:
         """
         if self._inside is None:
             raise ReplicaUnwellError("closed")
-        return await self._aside(self._inside.call, method, *args)
+        lane = self._lanes.look if method in QUICK else self._lanes.aside
+        return await lane(self._inside.call, method, *args)
 
     async def check_health(self) -> None:
         """Asked by Serve; on the loop itself, so that busy threads do not look like sickness.
@@ -85,17 +88,19 @@ class Shell:
         if self._inside is not None and not self._inside.healthy():
             raise ReplicaUnwellError("the batcher hangs")
 
-    async def _aside(self, blocking: Callable[..., T], *args: Any) -> T:
-        """On a thread of its own."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._calls, partial(blocking, *args))
+    def _begin(self, inside: "Door | EngineRoom") -> None:
+        """It is built; from now on it is called."""
+        self._inside = inside
+        self._pulse = asyncio.get_running_loop().create_task(beat(inside.telemetry))
 
     async def __del__(self) -> None:
         """Called once by Serve after the last request was answered."""
+        if self._pulse is not None:
+            self._pulse.cancel()
         if self._inside is not None:
             inside, self._inside = self._inside, None
             await asyncio.get_running_loop().run_in_executor(None, inside.close)
-        self._calls.shutdown(wait=False, cancel_futures=True)
+        self._lanes.close()
 
 
 class DoorShell(Shell):
@@ -119,21 +124,22 @@ class DoorShell(Shell):
         Raises:
             ReplicaUnbuiltError: whatever went wrong, in one line.
         """
-        here, settings = serve.get_replica_context(), self._settings
+        here = serve.get_replica_context()
         with _said_in_one_line():
+            self._settings = settings = tokens.given(self._settings)
             self._check(settings)
             replicas = {here.deployment: settings.http_replicas}
             if self._engines is None:
-                self._inside = await self._aside(_fused, settings, here.replica_tag)
+                door = await self._aside(_fused, settings, here.replica_tag)
             else:
                 replicas[ENGINE_NAME] = settings.replicas
                 engines = RayFleet(here.app_name, {ENGINE_NAME: settings.replicas})
                 wire = RayWire(self._engines, engines)
                 spec, loop = await wire.spec(), asyncio.get_running_loop()
-                self._inside = await self._aside(
-                    _split, settings, here.replica_tag, spec, wire, loop
-                )
-            return await self._aside(_http, self._inside, RayFleet(here.app_name, replicas))
+                door = await self._aside(_split, settings, here.replica_tag, spec, wire, loop)
+            self._begin(door)
+            fleet = RayFleet(here.app_name, replicas, scaled=settings.autoscale)
+            return await self._aside(_http, door, fleet)
 
 
 class EngineShell(Shell):
@@ -153,7 +159,7 @@ class EngineShell(Shell):
         with _said_in_one_line():
             self._check(self._settings)
             name = serve.get_replica_context().replica_tag
-            self._inside = await self._aside(_engine, self._settings, name)
+            self._begin(await self._aside(_engine, self._settings, name))
 
     async def compute(
         self, group: Sequence[Sample], *, patient: bool
@@ -203,29 +209,6 @@ def _said_in_one_line() -> Iterator[None]:
     except Exception as error:
         name = "" if isinstance(error, RootstockError) else f"{type(error).__name__}: "
         raise ReplicaUnbuiltError(name + " ".join(str(error).split())) from error
-
-
-class Line(logging.Formatter):
-    """One line a record, with its extra fields as key=value."""
-
-    _USUAL: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-
-    def format(self, record: logging.LogRecord) -> str:
-        """`INFO 2026-11-20 15:49:51,984 serving.sync catalog applied generation=7`."""
-        extra = {k: v for k, v in vars(record).items() if k not in self._USUAL}
-        parts = (record.levelname, self.formatTime(record), record.name, record.getMessage())
-        line = " ".join((*parts, *(f"{key}={value!s}" for key, value in extra.items())))
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
-
-
-def _speak() -> None:
-    """Let our own rooms log to standard error; Ray sets up nothing for them."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(Line())
-    for name in ("serving", "adapters_store"):
-        room = logging.getLogger(name)
-        room.handlers, room.propagate = [handler], False
-        room.setLevel(logging.INFO)
 
 
 # What is inside is imported where it runs: torch is half a gigabyte and ten seconds, and whoever

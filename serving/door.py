@@ -6,8 +6,9 @@ hop. Blocking methods say so.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -23,13 +24,17 @@ from adapters_store.spec import BackboneSpec
 from adapters_store.store import AdapterStore, Published
 from serving.calls import CALLS, standing
 from serving.config import Settings
-from serving.errors import BehindError, ReleaseFailedError
-from serving.router import route, to
+from serving.errors import BehindError, DeadlineError, ReleaseFailedError
+from serving.lately import Lately
+from serving.router import route, standing_in, to
 from serving.sync import Follower
 from serving.telemetry import Telemetry
+from serving.turns import Turns
 from serving.types import Arriving, Classified, Engines, Kind, Known, Route, Sample
 
 _BEHIND_MAX: Final = 64  # calls that wait for one generation or another at once
+_ENGINE_SHOWN: Final = ("replica", "ready", "generation", "store", "failing", "quarantined")
+_ASKED_AGAIN_S: Final = 0.5  # engines, about how they are; a storm of probes costs one broadcast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +57,14 @@ class Door:
         self.spec, self.store = place.spec, place.store
         self.telemetry, self.follower = place.telemetry, place.follower
         self.residency, self.engines = place.residency, place.engines
+        self.turns = Turns(
+            room=settings.inside_max,
+            ahead=place.engines.ahead + settings.decode_threads,
+            wait_s=settings.wait_s,
+            at_hand=lambda: place.engines.waiting,
+        )
+        place.engines.listen(self.turns.give)
+        self._engines_are = Lately(place.engines.status, _ASKED_AGAIN_S)
         self._decoders = ThreadPoolExecutor(settings.decode_threads, "rootstock-decode")
         self._writers = ThreadPoolExecutor(4, "rootstock-write")
         self._waiters = ThreadPoolExecutor(4, "rootstock-wait")  # readers must not hold up writers
@@ -62,11 +75,6 @@ class Door:
         """Number of the last log entry that this replica has applied."""
         return self.follower.view.catalog.generation
 
-    @property
-    def waiting(self) -> int:
-        """Samples in line."""
-        return self.engines.waiting
-
     async def classify(
         self, ref: str, image: bytes, *, key: str | None, budget_s: float
     ) -> Classified:
@@ -75,22 +83,68 @@ class Door:
         Raises:
             CatalogError, ImageInvalidError, ServingError, StoreError
         """
+        (outcome,) = await self.classify_alike(ref, [image], key=key, budget_s=budget_s)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    async def classify_alike(
+        self, ref: str, images: Sequence[bytes], *, key: str | None, budget_s: float
+    ) -> list[Classified | BaseException]:
+        """The same for several images, all by one release; each has its answer or its error.
+
+        Raises:
+            CatalogError, ServingError, StoreError: none of them has one.
+        """
         until = time.monotonic() + budget_s
         for last in (False, True):
             way, known = await self.locate(ref, key)
+            outcomes = await asyncio.gather(
+                *(self._computed(way, known, image, until) for image in images),
+                return_exceptions=True,
+            )
+            if not any(isinstance(outcome, AdapterError) for outcome in outcomes):
+                return outcomes
+            # An engine found out only now that it cannot serve this: look once more.
+            if last:
+                raise ReleaseFailedError(way.task, way.release)
+        raise AssertionError(ref)
+
+    async def _computed(self, way: Route, known: Known, image: bytes, until: float) -> Classified:
+        async with self._turn(way.task, until) as waited_s:
             began = time.monotonic()
             picture = await self._decoded(image, known.preprocess)
-            decoded = time.monotonic()
-            sample = _sample(way, known, picture, until - decoded)
-            try:
-                answer = await self.engines.compute(sample)
-            except AdapterError:
-                # An engine found out only now that it cannot serve this: look once more.
-                if last:
-                    raise ReleaseFailedError(way.task, way.release) from None
-            else:
-                return Classified(way, known.labels, answer, decoded - began)
-        raise AssertionError(ref)
+        decoded = time.monotonic()
+        try:
+            answer = await self.engines.compute(_sample(way, known, picture, until - decoded))
+        except DeadlineError:
+            self.turns.answered(until - began)
+            raise
+        self.turns.answered(time.monotonic() - began)
+        whole = answer.after_waiting(waited_s + answer.queue_s)
+        return Classified(way, known.labels, whole, decoded - began)
+
+    @asynccontextmanager
+    async def _turn(self, task: str, until: float) -> AsyncIterator[float]:
+        """Wait for a turn to decode, and give it back; how many seconds that took.
+
+        Raises:
+            OverloadedError: it is not worth while.
+            DeadlineError: its time is over, or as good as over.
+        """
+        stood = time.monotonic()
+        turn = self.turns.stand(task, until)
+        self.telemetry.set("rootstock_door_images", self.turns.waiting)
+        try:
+            await asyncio.wrap_future(turn)
+        except BaseException:
+            self.turns.give_up(turn)
+            raise
+        try:
+            yield time.monotonic() - stood
+        finally:
+            self.turns.leave()
+            self.telemetry.set("rootstock_door_images", self.turns.waiting)
 
     async def classify_all(
         self, refs: Sequence[str], image: bytes, *, key: str | None, budget_s: float
@@ -104,13 +158,11 @@ class Door:
             *(self.locate(ref, key) for ref in refs), return_exceptions=True
         )
         found = {i: at for i, at in enumerate(located) if not isinstance(at, BaseException)}
-        began = time.monotonic()
-        wanted = list(dict.fromkeys(known.preprocess for _, known in found.values()))
-        decoding = (self._decoded(image, preprocess) for preprocess in wanted)
-        arranged = await asyncio.gather(*decoding, return_exceptions=True)
-        pictures = dict(zip(wanted, arranged, strict=True))
-        if arranged and all(isinstance(one, BaseException) for one in arranged):
-            raise next(one for one in arranged if isinstance(one, BaseException))
+        if not found:
+            return [at for at in located if isinstance(at, BaseException)]
+        async with self._turn(next(iter(found.values()))[0].task, until) as waited_s:
+            began = time.monotonic()
+            pictures = await self._arranged(image, [known for _, known in found.values()])
         decoded = time.monotonic()
         results: list[Classified | BaseException] = [
             at if isinstance(at, BaseException) else AssertionError() for at in located
@@ -130,8 +182,20 @@ class Door:
             elif isinstance(outcome, BaseException):
                 results[i] = outcome
             else:
-                results[i] = Classified(way, known.labels, outcome, decoded - began)
+                whole = outcome.after_waiting(waited_s + outcome.queue_s)
+                results[i] = Classified(way, known.labels, whole, decoded - began)
         return results
+
+    async def _arranged(
+        self, image: bytes, wanted: Sequence[Known]
+    ) -> Mapping[Preprocess, NDArray[np.uint8] | BaseException]:
+        """An image as each wants it; raised is what goes wrong for all."""
+        ways = list(dict.fromkeys(known.preprocess for known in wanted))
+        decoding = (self._decoded(image, preprocess) for preprocess in ways)
+        arranged = await asyncio.gather(*decoding, return_exceptions=True)
+        if all(isinstance(one, BaseException) for one in arranged):
+            raise next(one for one in arranged if isinstance(one, BaseException))
+        return dict(zip(ways, arranged, strict=True))
 
     async def _alone(
         self, ref: str, image: bytes, key: str | None, until: float
@@ -145,6 +209,14 @@ class Door:
         decode = partial(pixels.pixels, image, preprocess, self.settings.pixels_max)
         return await asyncio.get_running_loop().run_in_executor(self._decoders, decode)
 
+    def named(self, ref: str, key: str | None) -> str:
+        """The task that `task`, `task@3` or `task@alias` is of; nothing is loaded.
+
+        Raises:
+            TaskNotFoundError, ReleaseNotFoundError
+        """
+        return resolve(self.follower.view.catalog, ref, key).task
+
     async def locate(self, ref: str, key: str | None) -> tuple[Route, Known]:
         """The release that answers, and its adapter where it is computed.
 
@@ -157,7 +229,8 @@ class Door:
             pass  # now known to be refused: the second look finds the release before it
         except StoreError:
             view = self.follower.view
-            older = None if "@" in ref else view.verified.get(ref)
+            passed = () if "@" in ref else view.verified.get(ref, ())
+            older = standing_in(passed, self.refused)
             if older is None:
                 raise
             return await self._load(to(older, view.catalog))
@@ -234,9 +307,9 @@ class Door:
     async def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether requests should come here: this process is ready, and so is an engine."""
         ready, status = self.ready()
-        engines = await self.engines.status()
+        engines = await self._engines_are()
         status["engines"] = [
-            {k: e[k] for k in ("replica", "ready", "generation", "store", "failing")}
+            {k: e[k] for k in _ENGINE_SHOWN}
             for e in sorted(engines, key=lambda e: str(e["replica"]))
         ]
         return ready and any(e["ready"] for e in engines), status

@@ -26,18 +26,20 @@ from serving.engine.engine import Engine
 from serving.engine.merged import Folded
 from serving.engine.prepared import Prepared
 from serving.engine.together import together
-from serving.errors import ColdError
+from serving.errors import ColdError, QuarantinedError
 from serving.gain import Gain
 from serving.hot import Hot
 from serving.loading import Facts
 from serving.promotion import Rules
 from serving.residency import Residency
+from serving.second_look import Kept, SecondLook
 from serving.sync import Follower
 from serving.telemetry import Telemetry
 from serving.types import Answer, Card, Kind, Path, Sample
 
 log = logging.getLogger(__name__)
 
+_QUARANTINED_SHOWN: Final = 20
 _STUCK_S: Final = 60.0  # a batch never takes this long; the thread is gone or hangs
 
 
@@ -86,6 +88,7 @@ class EngineRoom:
             batch_max=best,
             cost_s=self._curve.of,
         )
+        self.second = self._second_look() if settings.second_look_share else None
         self.follower.start()
         self.hot = self._merging(gain) if settings.merged_bytes else None
         log.info(
@@ -117,6 +120,34 @@ class EngineRoom:
         )
         hot.start()
         return hot
+
+    def _second_look(self) -> SecondLook:
+        return SecondLook(
+            self.backbone,
+            self.store.blob,
+            self.telemetry,
+            self.residency.quiet,
+            self._condemn,
+            share=self.settings.second_look_share,
+            dtype=self.engine.dtype,
+        )
+
+    def _condemn(self, kept: Kept, faults: tuple[str, ...]) -> None:
+        """An answer was wrong, twice over: nothing answers any more as it was computed.
+
+        A merged copy goes alone. Where the release itself is at fault, so is the mixed lane, whose
+        next answer is looked at.
+        """
+        route = kept.route
+        if kept.path is Path.MERGED and self.hot is not None:
+            self.hot.doubt(route.digest)
+        else:
+            error = QuarantinedError(route.task, route.release, faults)
+            self.residency.quarantine(route.digest, error)
+            quarantined = len(self.residency.quarantines())
+            self.telemetry.set("rootstock_quarantined_releases", quarantined)
+        if self.second is not None:
+            self.second.forget(route.digest)
 
     @property
     def generation(self) -> int:
@@ -178,6 +209,8 @@ class EngineRoom:
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether groups should come here, and the reasons for a reader."""
         status = standing(self, self.residency.refusals(), self.spec.ref, self.settings.dtype)
+        quarantined = {f"{e.task}@{e.release}" for e in self.residency.quarantines()}
+        status["quarantined"] = sorted(quarantined)[:_QUARANTINED_SHOWN]
         return self.follower.ever_read and self.healthy(), status
 
     def healthy(self) -> bool:
@@ -191,6 +224,8 @@ class EngineRoom:
     def drain(self) -> None:
         """Compute what waits, and follow the log no longer; bounded."""
         self.follower.close()
+        if self.second is not None:
+            self.second.close()
         if self.hot is not None:
             self.hot.close()
         self.batcher.close()
@@ -241,6 +276,8 @@ class EngineRoom:
                         batch=len(runnable),
                     )
                 self._note(answers.values(), len(how))
+                if self.second is not None:
+                    self.second.offer((samples[i], answer) for i, answer in answers.items())
         finally:
             self.residency.release(slotted)
         return [answers[i] if i in answers else _error(placed[d]) for i, d in enumerate(digests)]

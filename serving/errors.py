@@ -6,15 +6,19 @@ ServingError
 ├── TooLargeError(limit_bytes)              more bytes than are read
 ├── UnauthorizedError() / ForbiddenError(reason)
 ├── OverloadedError(reason, retry_after_s)  refused before compute; try again
+├── TaskBusyError(task, retry_after_s)      the same, because this one task asks for so much
 ├── DeadlineError(budget_s)                 could not be answered in time
 ├── ReleaseFailedError(task, release)       its active release does not pass, and there is no older
 ├── BehindError(wanted, applied)            this replica has not applied that generation yet
 ├── ColdError()                             for the door alone: ask again, apart from others
 ├── EngineLostError(reason)                 no engine could be reached, or it died over this
 └── ClosingError()                          shutting down
+
+AdapterError
+└── QuarantinedError(task, release, faults) served until it was found to answer wrongly
 """
 
-from adapters_store.errors import RootstockError
+from adapters_store.errors import AdapterError, RootstockError
 
 
 class ServingError(RootstockError):
@@ -83,6 +87,17 @@ class OverloadedError(ServingError):
         return self.reason
 
 
+class TaskBusyError(ServingError):
+    """Refused before compute: this task has more than its share of what is inside already."""
+
+    def __init__(self, task: str, retry_after_s: int) -> None:
+        super().__init__(task, retry_after_s)
+        self.task, self.retry_after_s = task, retry_after_s
+
+    def __str__(self) -> str:
+        return f"more calls for {self.task!r} are inside than its share"
+
+
 class DeadlineError(ServingError):
     """The sample could not be, or was not, answered within its time."""
 
@@ -139,3 +154,14 @@ class ClosingError(ServingError):
 
     def __str__(self) -> str:
         return "this replica is shutting down"
+
+
+class QuarantinedError(AdapterError):
+    """This process served the release until one of its answers was found to be wrong."""
+
+    def __init__(self, task: str, release: int, faults: tuple[str, ...]) -> None:
+        super().__init__(task, release, faults)
+        self.task, self.release, self.faults = task, release, faults
+
+    def __str__(self) -> str:
+        return f"{self.task}@{self.release} is quarantined here: " + "; ".join(self.faults)

@@ -51,9 +51,14 @@ _LOST_CODES: Final = frozenset(
 class RayFleet:
     """All replicas of some deployments, reached by broadcast; keeps the promise of `Fleet`."""
 
-    def __init__(self, application: str, replicas: Mapping[str, int]) -> None:
-        """How many replicas each deployment should have, by its name."""
-        self._application, self._replicas = application, dict(replicas)
+    def __init__(
+        self, application: str, replicas: Mapping[str, int], *, scaled: bool = False
+    ) -> None:
+        """How many replicas each deployment should have, by its name.
+
+        Where Serve scales them, that is what it last said, once it has said so.
+        """
+        self._application, self._replicas, self._scaled = application, dict(replicas), scaled
         self._handles: dict[str, Any] = {}  # made on first use: they want the loop that serves
 
     def expected(self) -> int:
@@ -87,6 +92,8 @@ class RayFleet:
         except Exception:
             log.warning("broadcast not sent", extra={"method": method}, exc_info=True)
             return []
+        if self._scaled:
+            self._replicas[deployment] = len(replies)
         waiting = [asyncio.ensure_future(reply.get_async()) for reply in replies]
         done, late = await asyncio.wait(waiting, timeout=max(0.0, deadline - loop.time()))
         for task in late:

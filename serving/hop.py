@@ -117,6 +117,8 @@ class Hop:
         self._groups: Groups[list[_Job]] = Groups(
             room=room, out_max=2 * engines, group_max=group_max
         )
+        self.ahead = engines * group_max  # a group for each, to leave when one comes back
+        self._taken: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[Any]] = set()  # the loop itself holds them weakly
         self._closing = self._closed = False
 
@@ -124,6 +126,10 @@ class Hop:
     def waiting(self) -> int:
         """See `Engines`, as for everything public here."""
         return self._groups.waiting
+
+    def listen(self, taken: Callable[[], None]) -> None:
+        """Called on the loop."""
+        self._taken = taken
 
     async def known(self, digest: str) -> Card:
         """From memory, or from an engine."""
@@ -210,6 +216,7 @@ class Hop:
             elif not taken.late:
                 break
         self._telemetry.set("rootstock_door_samples", self._groups.waiting)
+        self._taken()
 
     def _go(self, jobs: Sequence[_Job], apart: int = 0) -> None:
         """A group leaves; `apart`: forwards that wait for loads, and take no place of a group."""
@@ -270,8 +277,8 @@ class Hop:
                     cold.append(job)
                 continue
             if isinstance(outcome, AdapterError):
-                # One engine's word: whether others serve it is asked before it is believed.
-                self.cards.forget((job.sample.route.digest,))
+                # One engine's word.
+                self.cards.denied(job.sample.route.digest, outcome)
             job.end(outcome)
         return cold
 

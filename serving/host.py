@@ -23,14 +23,13 @@ from typing import Final, NoReturn, TextIO
 import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
-from ray.serve.schema import LoggingConfig
+from ray.serve.schema import LoggingConfig, TracingConfig
 
 from serving.app import APPLICATION, LOG, RUN_VARIABLE, build, cpus, timeouts_s
 from serving.config import Megabytes, Settings
 from serving.front import LEAVING_VARIABLE
 from serving.launch import processes
 
-_QUIET: Final = LoggingConfig(log_level="WARNING", enable_access_log=False)
 _FRONT_STOP_S: Final = 1.0
 _SERVE_STOP_S: Final = 12.0
 
@@ -38,13 +37,14 @@ _SERVE_STOP_S: Final = 12.0
 def main() -> NoReturn:
     """Start, say how that went, serve until told to stop, stop."""
     say = os.fdopen(os.dup(1), "w")
-    sys.stderr = _Replicas(os.fdopen(os.dup(2), "w"))
+    sys.stderr = replicas = _Replicas(os.fdopen(os.dup(2), "w"))
     log = os.open(
         Path(os.environ[RUN_VARIABLE]) / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
     )
     os.dup2(log, 1)
     os.dup2(log, 2)
     settings = Settings.model_validate_json(sys.stdin.readline())
+    replicas.json = settings.log_format == "json"
     signal.signal(signal.SIGINT, _leave)
     threading.Thread(target=_watch, daemon=True).start()
     try:
@@ -68,15 +68,23 @@ class _Replicas(io.TextIOBase):
 
     def __init__(self, reader: TextIO) -> None:
         self._reader, self._begun = reader, ""
+        self.json = False  # each line that a reader gets is to be JSON
 
     def write(self, text: str) -> int:
         *lines, self._begun = (self._begun + text).split("\n")
         for line in lines:
             os.write(2, f"{line}\n".encode())
             if found := self._PREFIX.match(line):
-                self._reader.write(f"[replica {found[1]}] {line[found.end() :]}\n")
+                self._reader.write(self._worded(found[1], line[found.end() :]) + "\n")
                 self._reader.flush()
         return len(text)
+
+    def _worded(self, pid: str, said: str) -> str:
+        if not self.json:
+            return f"[replica {pid}] {said}"
+        if said.startswith("{") and said.endswith("}"):  # it says itself who says it
+            return said
+        return json.dumps({"message": said, "process": int(pid)})
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -93,6 +101,9 @@ def _start(settings: Settings) -> str | None:
     """Ray, Serve and the application; None, or why not."""
     logging.getLogger("ray").setLevel(logging.WARNING)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    quiet = LoggingConfig(
+        log_level="WARNING", enable_access_log=False, encoding=settings.log_format.upper()
+    )
     try:
         ray.init(
             address="local",
@@ -108,9 +119,14 @@ def _start(settings: Settings) -> str | None:
                 port=settings.port,
                 request_timeout_s=timeouts_s(settings)[0],
             ),
-            logging_config=_QUIET,
+            logging_config=quiet,
+            tracing_config=TracingConfig(
+                enabled=bool(settings.traces),
+                exporter_import_path=settings.traces,
+                sampling_ratio=settings.traces_share,
+            ),
         )
-        serve.run(build(settings), name=APPLICATION, route_prefix="/", logging_config=_QUIET)
+        serve.run(build(settings), name=APPLICATION, route_prefix="/", logging_config=quiet)
     except Exception as error:  # noqa: BLE001 (its text is the answer)
         return _replica_reason() or reason(error)
     return None

@@ -16,7 +16,7 @@ from typing import Final
 from adapters_store.errors import AdapterError, EffectFailedError, StoreError, TaskMismatchError
 from serving.background import Background, Chore
 from serving.books import Books
-from serving.errors import ClosingError
+from serving.errors import ClosingError, QuarantinedError
 from serving.loading import Facts, Loader
 from serving.loads import Haste, Load, broken, done
 from serving.memory import Tidier
@@ -110,6 +110,8 @@ class HostMemory:
         facts = None
         while facts is None:
             with self._lock:
+                if error := self._books.quarantined(digest):
+                    raise error  # no check that it could pass has anything to say of that
                 facts, load = self._books.at_hand(digest), self._loading.get(digest)
                 if facts is not None:
                     break
@@ -139,6 +141,21 @@ class HostMemory:
         """Digests that are known never to be served here."""
         with self._lock:
             return self._books.failed
+
+    def failure(self, digest: str) -> AdapterError | None:
+        """Why a digest is known never to be served here; None: it may be."""
+        return self._books.failure(digest)
+
+    def quarantine(self, digest: str, error: QuarantinedError) -> None:
+        """Serve this digest no longer, whoever holds it or loads it; until the process ends."""
+        with self._lock:
+            self._books.quarantine(digest, error)
+            self._show()
+
+    def quarantines(self) -> list[QuarantinedError]:
+        """Of everything that is quarantined."""
+        with self._lock:
+            return self._books.quarantines()
 
     def forget(self, digests: Iterable[str]) -> None:
         """Let adapters go that nobody is expected to ask for again, now or when they arrive."""
@@ -236,6 +253,7 @@ class HostMemory:
             facts, promise = self._loader.bring(digest, data)
             self._tidier.loaded()
         with self._lock:
+            self._hold_to_quarantine(digest)
             if load.haste == Haste.BRING:
                 del self._loading[digest]
                 if not load.forgotten:
@@ -248,6 +266,7 @@ class HostMemory:
             pause = None if asked else partial(self._pause, load, float("inf"))
             self._loader.prove(facts, promise, pause)
         with self._lock:
+            self._hold_to_quarantine(digest)
             asked = load.haste >= Haste.EXPECTED  # what is not pushes nobody out
             host = self._books.host  # from which it may have had to go meanwhile
             fits = digest in host or host.has_room(facts.prepared.nbytes)
@@ -255,6 +274,15 @@ class HostMemory:
             del self._loading[digest]
             self._show(evicted=self._books.passed(facts, keep=keep))
         return facts
+
+    def _hold_to_quarantine(self, digest: str) -> None:
+        """What was quarantined while it was being loaded does not come back.
+
+        Raises:
+            QuarantinedError
+        """
+        if error := self._books.quarantined(digest):
+            raise error
 
     def _pause(self, load: Load, patience_s: float) -> None:
         """Let those go first whom somebody waits for; over at once when that is this load."""

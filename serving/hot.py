@@ -25,6 +25,7 @@ from serving.engine.engine import Engine
 from serving.engine.merged import Folded, disagreements, weigh
 from serving.gain import Gain
 from serving.promotion import Promotion, Reason, Rules
+from serving.router import standing_in
 from serving.sync import View
 from serving.telemetry import Telemetry
 from serving.types import Route
@@ -81,6 +82,8 @@ class Hot:
         self._known: View | None = None  # that batches were last chosen by
         self._reached: tuple[View | None, frozenset[str]] = (None, frozenset())
         self._unfit: frozenset[str] = frozenset()
+        self._doubted: frozenset[str] = frozenset()  # replaced whole: their copies answered wrongly
+        self._dropped: frozenset[str] = frozenset()  # those of them that a look has seen
         self._last: tuple[str, Adapter] | None = None  # weighed, and likely to be folded next
         self._wake, self._stopped = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="rootstock-merge", daemon=True)
@@ -104,18 +107,28 @@ class Hot:
             self._known = view
             self._wake.set()
         folded, pinned = self._folded, self._pinned
-        return {d: folded[d] for d in groups if d in folded and (saved[d] or d in pinned)}
+        wanted = (d for d in groups if d in folded and (saved[d] or d in pinned))
+        return {d: folded[d] for d in wanted if d not in self._doubted and not self._refused(d)}
+
+    def doubt(self, digest: str) -> None:
+        """A merged copy answered wrongly: no batch sees it again, nor another of this release."""
+        with self._counting:
+            self._doubted |= {digest}
+        self._wake.set()
 
     def look(self) -> None:
         """Decide and act once; blocking."""
         view, now = self._view(), time.monotonic
         pins = tuple(d for task in self._pins if (d := self._active(view, task)) is not None)
         self._pinned = frozenset(pins)
+        self._drop_doubted()
         reachable = self._reachable(view)
         with self._counting:
             saved, self._saved = self._saved, Counter()
         while True:
-            found = self._policy.look(now(), saved, pins, reachable.__contains__)
+            found = self._policy.look(
+                now(), saved, pins, lambda d: d in reachable and not self._refused(d)
+            )
             for digest, why in found.demote:
                 self._swap({d: f for d, f in self._folded.items() if d != digest})
                 self._told("demoted", digest, why)
@@ -170,19 +183,26 @@ class Hot:
             return None
         release = state.find(state.active)
         if release is None or self._refused(release.digest):
-            release = view.verified.get(task)
-        return None if release is None or self._refused(release.digest) else release.digest
+            release = standing_in(view.verified.get(task, ()), self._refused)
+        return None if release is None else release.digest
 
     def _reachable(self, view: View) -> frozenset[str]:
         """Digests that requests lead to, other than by a release's number; once for each view."""
         if self._reached[0] is not view:
-            found = {release.digest for release in view.verified.values()}
+            found = {releases[0].digest for releases in view.verified.values()}
             for state in view.catalog.tasks.values():
                 numbers = {*state.aliases.values(), *state.split, state.active or 0}
                 releases = () if state.retired else map(state.find, numbers)
                 found |= {r.digest for r in releases if r is not None}
             self._reached = (view, frozenset(found))
         return self._reached[1]
+
+    def _drop_doubted(self) -> None:
+        for digest in self._doubted - self._dropped:
+            self._policy.failed(digest, Reason.DISAGREED, time.monotonic())
+            self._swap({d: f for d, f in self._folded.items() if d != digest})
+            self._told("demoted", digest, Reason.DISAGREED)
+            self._dropped |= {digest}
 
     def _weigh(self, digest: str) -> None:
         try:

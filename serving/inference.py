@@ -17,8 +17,8 @@ from adapters_store.errors import ImageInvalidError
 from serving import bodies, inference_wire
 from serving.auth import Gate
 from serving.door import Door
-from serving.inference_wire import INPUT, LABEL, PROBABILITIES, Asked, Computed
-from serving.passage import Call, Passage, odds
+from serving.inference_wire import INPUT, LABEL, OUTPUTS, PROBABILITIES, Asked, Computed
+from serving.passage import Passage, Visit, odds
 from serving.router import route
 from serving.types import Classified
 
@@ -31,7 +31,7 @@ _REQUEST: Final = {
     "type": "object",
     "required": ["inputs"],
     "properties": {
-        "id": {"type": "string"},
+        "id": {"type": "string", "maxLength": 1024},
         "parameters": _PARAMETERS,
         "inputs": {
             "type": "array",
@@ -42,15 +42,25 @@ _REQUEST: Final = {
                 "required": ["name", "shape", "datatype", "data"],
                 "properties": {
                     "name": {"const": INPUT},
-                    "shape": {"type": "array", "items": {"type": "integer"}},
+                    "shape": {
+                        "type": "array",
+                        "minItems": 1,
+                        "maxItems": 2,
+                        "items": {"type": "integer", "minimum": 1},
+                    },
                     "datatype": {"const": "BYTES"},
                     "parameters": _PARAMETERS,
-                    "data": {"type": "array", "items": {"type": "string", "format": "byte"}},
+                    "data": {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": {"type": "string", "format": "byte"},
+                    },
                 },
             },
         },
         "outputs": {
             "type": "array",
+            "maxItems": len(OUTPUTS),
             "items": {
                 "type": "object",
                 "required": ["name"],
@@ -160,9 +170,9 @@ class Inference:
         async with self._passage.enter(request, ref) as call:
             body = await bodies.read(request, self._replica.settings.body_bytes)
             asked = await self._read(request, body)
-            done = await self._classified(call, asked)
+            done = await self._classified(ref, call, asked)
             began = time.perf_counter()
-            write = partial(_written, asked, call, done)
+            write = partial(_written, asked, done)
             brief = len(done) * len(done[0].labels) <= _BRIEF_ODDS
             content, json_length = write() if brief else await asyncio.to_thread(write)
             took = time.perf_counter() - began
@@ -187,20 +197,11 @@ class Inference:
             return await asyncio.to_thread(read)
         return read()
 
-    async def _classified(self, call: Call, asked: Asked) -> Sequence[Classified]:
-        """The answer to every image.
-
-        All are one release's, the one that the task meant when the call came in: rows of one
-        tensor have one length.
-        """
-        ref = f"{call.route.task}@{call.route.release}"
+    async def _classified(self, ref: str, call: Visit, asked: Asked) -> Sequence[Classified]:
+        """The answer to every image; all are one release's: rows of one tensor have one length."""
         left_s = call.left_s if asked.timeout_s is None else min(call.left_s, asked.timeout_s)
-        outcomes = await asyncio.gather(
-            *(
-                self._replica.classify(ref, image, key=call.key, budget_s=left_s)
-                for image in asked.images
-            ),
-            return_exceptions=True,
+        outcomes = await self._replica.classify_alike(
+            ref, asked.images, key=call.key, budget_s=left_s
         )
         done = []
         for i, outcome in enumerate(outcomes):
@@ -212,12 +213,13 @@ class Inference:
         return done
 
 
-def _written(asked: Asked, call: Call, done: Sequence[Classified]) -> tuple[bytes, int | None]:
+def _written(asked: Asked, done: Sequence[Classified]) -> tuple[bytes, int | None]:
+    way = done[0].route
     return inference_wire.written(
         asked,
         Computed(
-            model=call.route.task,
-            version=str(call.route.release),
+            model=way.task,
+            version=str(way.release),
             labels=done[0].labels,
             odds=[odds(one.answer.logits) for one in done],
         ),

@@ -46,12 +46,14 @@ def routes(replica: Door, fleet: Fleet, gate: Gate) -> APIRouter:
     """The routes under /v2/repository."""
     repository = Repository(replica, fleet, gate)
     router = APIRouter(prefix="/v2/repository", tags=["inference protocol"])
-    for path, handler, model, summary in (
-        ("/index", repository.index, _Index, "Every task, and whether it is answered"),
-        ("/models/{task}/load", repository.load, _Order, "Bring a task into memory everywhere"),
-        ("/models/{task}/unload", repository.unload, _Order, "Let a task go from memory"),
+    index, order = _Index.model_json_schema(), _Order.model_json_schema()
+    empty = {"properties": {"parameters": {"type": ["object", "null"], "maxProperties": 0}}}
+    for path, handler, schema, summary in (
+        ("/index", repository.index, index, "Every task, and whether it is answered"),
+        ("/models/{task}/load", repository.load, order | empty, "Bring a task into memory"),
+        ("/models/{task}/unload", repository.unload, order, "Let a task go from memory"),
     ):
-        body = {"content": {"application/json": {"schema": model.model_json_schema()}}}
+        body = {"content": {"application/json": {"schema": schema}}}
         router.post(path, summary=summary, openapi_extra={"requestBody": body})(handler)
     return router
 
@@ -87,9 +89,10 @@ class Repository:
         return await self._told("unload", task, _UNLOAD_S)
 
     def _admit(self, request: Request) -> None:
-        self._gate.check("admin", request.headers.get("authorization"))
+        host = request.headers.get("host", "")
+        self._gate.check("admin", request.headers.get("authorization"), host)
         origin = request.headers.get("origin")  # clients of the protocol send no content type
-        if origin is not None and _host(origin) != request.headers.get("host"):
+        if origin is not None and _host(origin) != host:
             raise ForbiddenError("a page of another site may not do this")
 
     async def _told(self, what: str, task: str, timeout_s: float) -> Response:

@@ -28,6 +28,9 @@ _GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 _CODINGS: Final = ("gzip", "deflate")
 _DIGITS_MAX: Final = 18
 _TENSORS_MAX: Final = 16  # named in one call; more than there are
+# Commas and brackets in a call's JSON. Images are strings that hold none, and every value of a long
+# list would become an object before anybody looks at it: five million in ten megabytes.
+_MARKS_MAX: Final = 16_384
 _Size = Annotated[int, Field(ge=0, le=2**40)]
 
 
@@ -198,6 +201,8 @@ def _tensor(wanted: Wanted, computed: Computed) -> tuple[str, NDArray[Any]]:
 
 
 def _asked(head: bytes, tail: bytes, images_max: int) -> Asked:
+    if sum(map(head.count, (b",", b"[", b"{"))) > _MARKS_MAX:
+        raise RequestInvalidError(f"the JSON holds more than {_MARKS_MAX} values")
     try:
         request = _Request.model_validate_json(head)
     except ValidationError as error:

@@ -1,19 +1,22 @@
 """A task's life over HTTP: publish, activate, alias, split, retire, list. Knows no tensor."""
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final, TypedDict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Final, TypedDict
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from starlette.convertors import Convertor, register_url_convertor
 
 from adapters_store.admission import admit
 from adapters_store.catalog import TaskState
 from adapters_store.errors import AdapterError, StoreError, TaskNotFoundError
+from adapters_store.events import ALIAS_NAME
+from adapters_store.manifest import TASK_NAME
 from adapters_store.proposals import check_task_name
 from adapters_store.store import Published
-from serving import bodies
+from serving import access, bodies
 from serving.auth import Gate
 from serving.door import Door
 from serving.errors import MediaUnsupportedError, RequestInvalidError, ServingError
@@ -24,32 +27,72 @@ _PAGE: Final = 100
 _PAGE_MAX: Final = 1000
 _WAIT_S: Final = 10.0  # for `?wait=true`
 _COMMAND_BYTES: Final = 64 * 1024
-_ETAG: Final = re.compile(r'(?:W/)?"(\d{1,18})"')
+_ETAG: Final = re.compile(r'(?:W/)?"([0-9]{1,18})"|([0-9]{1,18})')
+# It is shown on terminals, where an escape sequence would do as it says.
+WHY: Final = r"^[^\x00-\x1f\x7f-\x9f]{0,1000}$"
+
+
+class _Name(Convertor[str]):
+    """A task in a path: no colon, so that what stands behind one is never part of a name."""
+
+    regex = "[^/:]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("task", _Name())
+
+
+def _whole(value: Any) -> Any:
+    """What JSON calls an integer: 3 and 3.0, but neither "3" nor true."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool | str):
+        raise ValueError("it is not a number")  # noqa: TRY004 (pydantic collects ValueErrors alone)
+    return value
+
+
+_Whole = Annotated[int, BeforeValidator(_whole)]
+_Number = Annotated[int, Field(ge=1), BeforeValidator(_whole)]  # of a release
+
+
+_Named = Annotated[str, Path(json_schema_extra={"pattern": f"^{_Name.regex}$"})]
+_Task = Annotated[str, Path(json_schema_extra={"pattern": f"^{TASK_NAME.pattern}$"})]
 
 
 class _Command(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    why: str = Field(default="", max_length=1000)
+    why: str = Field(default="", pattern=WHY)
 
 
 class Activate(_Command):
     """`:activate`, also how one rolls back."""
 
-    release: int = Field(ge=1, strict=True)
+    release: _Number
 
 
 class Alias(_Command):
     """`:alias`; null takes the alias away."""
 
-    alias: str
-    release: int | None = Field(ge=1, strict=True)
+    alias: str = Field(json_schema_extra={"pattern": f"^{ALIAS_NAME.pattern}$"})
+    release: _Number | None
 
 
 class Split(_Command):
     """`:split`; release number → weight."""
 
-    weights: dict[int, int]
+    weights: dict[int, _Whole] = Field(
+        json_schema_extra={
+            "minProperties": 1,
+            "propertyNames": {"pattern": "^[1-9][0-9]{0,17}$"},
+            "additionalProperties": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
+        }
+    )
 
 
 class _How(TypedDict):
@@ -70,29 +113,27 @@ def routes(replica: Door, fleet: Fleet, gate: Gate) -> APIRouter:
     life = Lifecycle(replica, fleet, gate)
     router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
     router.get("", summary="List tasks")(life.list)
-    router.get("/{task}", summary="One task")(life.show)
-    router.get("/{task}/history", summary="Every change of a task")(life.history)
-    artifact_body = {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}
+    router.get("/{task:task}", summary="One task")(life.show)
+    router.get("/{task:task}/history", summary="Every change of a task")(life.history)
     router.put(
-        "/{task}",
+        "/{task:task}",
         summary="Publish an artifact as a release",
         status_code=201,
-        openapi_extra={"requestBody": {"required": True, **artifact_body}},
+        openapi_extra=_takes("application/octet-stream", {"type": "string", "format": "binary"}),
     )(life.publish)
-    router.delete("/{task}", summary="Retire a task")(life.retire)
-    command_body = {
-        "content": {
-            "application/json": {
-                "schema": {"anyOf": [m.model_json_schema() for m in _COMMANDS.values()]}
-            }
-        }
-    }
-    router.post(
-        "/{task}:{action}",
-        summary="activate, alias or split",
-        openapi_extra={"requestBody": {"required": True, **command_body}},
-    )(life.command)
+    router.delete("/{task:task}", summary="Retire a task")(life.retire)
+    for action, model in _COMMANDS.items():
+        router.post(
+            f"/{{task:task}}:{action}",
+            summary=f"{action.capitalize()} a release",
+            openapi_extra=_takes("application/json", model.model_json_schema()),
+        )(life.commanded(action, model))
+    router.post("/{task:task}:{action}", include_in_schema=False)(life.unknown)
     return router
+
+
+def _takes(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
 
 
 class Lifecycle:
@@ -101,11 +142,14 @@ class Lifecycle:
     def __init__(self, replica: Door, fleet: Fleet, gate: Gate) -> None:
         self._replica, self._fleet, self._gate = replica, fleet, gate
 
-    async def list(self, request: Request, limit: int = _PAGE, page: str = "") -> Response:
+    async def list(
+        self,
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=_PAGE_MAX)] = _PAGE,
+        page: str = "",
+    ) -> Response:
         """Tasks by name; `next` is the `page` to ask for, or null at the end."""
         self._gate.check("predict", request.headers.get("authorization"))
-        if not 1 <= limit <= _PAGE_MAX:
-            raise RequestInvalidError(f"limit must be between 1 and {_PAGE_MAX}")
         tasks = self._replica.follower.view.catalog.tasks
         names = sorted(n for n, s in tasks.items() if not s.retired and n > page)
         items = [_summary(tasks[n]) for n in names[:limit]]
@@ -113,7 +157,7 @@ class Lifecycle:
             {"items": items, "next": names[limit - 1] if len(names) > limit else None}
         )
 
-    async def show(self, request: Request, task: str) -> Response:
+    async def show(self, request: Request, task: _Named) -> Response:
         """Labels, releases, aliases, and what every replica answers with."""
         self._gate.check("predict", request.headers.get("authorization"))
         state = self._replica.follower.view.catalog.task(task)
@@ -147,7 +191,7 @@ class Lifecycle:
             "metrics": facts.metrics,
         }
 
-    async def history(self, request: Request, task: str) -> Response:
+    async def history(self, request: Request, task: _Named) -> Response:
         """Every event of the task, oldest first."""
         self._gate.check("predict", request.headers.get("authorization"))
         if task not in self._replica.follower.view.catalog.tasks:
@@ -156,12 +200,12 @@ class Lifecycle:
         return self._json({"items": [e.model_dump(mode="json") for e in events]})
 
     async def publish(
-        self, request: Request, task: str, *, activate: bool = True, wait: bool = False
+        self, request: Request, task: _Task, *, activate: bool = True, wait: bool = False
     ) -> Response:
         """201 with the new release; 200 when those bytes are a release of the task already."""
-        author = self._gate.check("admin", request.headers.get("authorization"))
+        author = self._admitted(request)
         check_task_name(task)
-        if_match, why = _if_match(request), request.headers.get("x-why", "")
+        if_match, why = _if_match(request), _why(request)
         data = await bodies.read(request, self._replica.settings.artifact_bytes)
         published = await self._replica.write(
             lambda: self._published(
@@ -185,20 +229,31 @@ class Lifecycle:
             admit(data, self._replica.spec, task=task)
             raise
 
-    async def retire(self, request: Request, task: str) -> Response:
+    async def retire(self, request: Request, task: _Named) -> Response:
         """Take the whole task away; publishing to it brings it back."""
-        author = self._gate.check("admin", request.headers.get("authorization"))
-        if_match, why = _if_match(request), request.headers.get("x-why", "")
+        author = self._admitted(request)
+        if_match, why = _if_match(request), _why(request)
         return await self._changed(
             lambda: self._replica.store.retire(task, by=author, why=why, if_match=if_match)
         )
 
-    async def command(self, request: Request, task: str, action: str) -> Response:
-        """Change which release answers."""
-        model = _COMMANDS.get(action)
-        if model is None:
-            return http_problem(404, f"no action {action[:40]!r}; there are {', '.join(_COMMANDS)}")
-        author = self._gate.check("admin", request.headers.get("authorization"))
+    async def unknown(self, task: str, action: str) -> Response:
+        """No such change."""
+        return http_problem(404, f"no action {action[:40]!r}; there are {', '.join(_COMMANDS)}")
+
+    def commanded(
+        self, action: str, model: type[_Command]
+    ) -> Callable[[Request, str], Awaitable[Response]]:
+        """The handler of one action."""
+
+        async def command(request: Request, task: _Named) -> Response:
+            return await self._command(request, task, model)
+
+        command.__name__, command.__doc__ = action, model.__doc__
+        return command
+
+    async def _command(self, request: Request, task: str, model: type[_Command]) -> Response:
+        author = self._admitted(request)
         if_match = _if_match(request)
         kind = request.headers.get("content-type", "")
         if kind.partition(";")[0].strip().lower() != "application/json":
@@ -222,9 +277,16 @@ class Lifecycle:
                 case Split(weights=weights):
                     return store.split(task, weights, **how)
                 case _:
-                    raise AssertionError(action)
+                    raise AssertionError(order)
 
         return await self._changed(change)
+
+    def _admitted(self, request: Request) -> str:
+        """Who makes a change."""
+        headers = request.headers
+        author = self._gate.check("admin", headers.get("authorization"), headers.get("host", ""))
+        access.note(by=author)
+        return author
 
     async def _changed(self, change: Callable[[], int]) -> Response:
         generation = await self._replica.write(change)
@@ -264,6 +326,18 @@ def _summary(state: TaskState) -> dict[str, Any]:
     }
 
 
+def _why(request: Request) -> str:
+    """What X-Why says.
+
+    Raises:
+        RequestInvalidError: too long, or with control characters.
+    """
+    text = request.headers.get("x-why", "")
+    if not re.fullmatch(WHY, text):
+        raise RequestInvalidError("X-Why has at most 1000 characters, and no control characters")
+    return text
+
+
 def _if_match(request: Request) -> int | None:
     """The generation of an If-Match header.
 
@@ -276,4 +350,4 @@ def _if_match(request: Request) -> int | None:
     found = _ETAG.fullmatch(text.strip())
     if found is None:
         raise RequestInvalidError('If-Match must be an ETag of the task, such as "17"')
-    return int(found.group(1))
+    return int(found.group(1) or found.group(2))

@@ -1,13 +1,14 @@
 """What every call that wants a prediction passes, whatever its protocol. Knows HTTP, no body.
 
-Token, time, generation and release come first, and a replica that is full refuses before a byte of
-the body is read. However the call ends, it is counted here.
+Token, time, generation and task come first, then a place: a door that is full, or at which the
+call would wait too long, refuses before anything is loaded and before a byte of the body is read.
+However the call ends, it is counted here.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,11 +16,13 @@ import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
 
+from serving import access
 from serving.auth import Gate
 from serving.door import Door
-from serving.errors import DeadlineError, OverloadedError, RequestInvalidError
+from serving.errors import DeadlineError, OverloadedError, RequestInvalidError, TaskBusyError
+from serving.places import Places
 from serving.problems import status_of
-from serving.types import Classified, Fleet, Route
+from serving.types import Classified, Fleet
 
 _UNKNOWN: Final = "__unknown__"
 _GONE: Final = "gone"  # the client left before its answer
@@ -39,23 +42,17 @@ class Visit:
         return self.until - time.monotonic()
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Visit):
-    """A call for one task."""
-
-    route: Route  # what the task meant when it came in
-
-
 class Passage:
     """The one way in, of one replica; it belongs to the event loop."""
 
     def __init__(self, replica: Door, fleet: Fleet, gate: Gate) -> None:
         self._replica, self._fleet, self._gate = replica, fleet, gate
         self._telemetry = replica.telemetry
+        self._places = Places(replica.settings.inside_max)
         self._inside = 0
 
     @asynccontextmanager
-    async def enter(self, request: Request, ref: str) -> AsyncIterator[Call]:
+    async def enter(self, request: Request, ref: str) -> AsyncIterator[Visit]:
         """Let a call for `task`, `task@3` or `task@alias` in, and see it out.
 
         Raises:
@@ -64,9 +61,10 @@ class Passage:
         """
         async with self._visited(request, (ref,)) as visit:
             # An unknown task is answered before the body.
-            route, _ = await self._replica.locate(ref, visit.key)
-            self._find_room()
-            yield Call(visit.until, visit.request_id, visit.key, route)
+            task = self._replica.named(ref, visit.key)
+            with self._place(task, visit):
+                await self._replica.locate(ref, visit.key)  # loads take longer than bodies
+                yield visit
 
     @asynccontextmanager
     async def enter_for_all(
@@ -80,10 +78,13 @@ class Passage:
         async with self._visited(request, refs[:most]) as visit:
             if len(refs) > most:  # locating would load every one of them
                 raise RequestInvalidError(f"at most {most} tasks in one call")
-            located = (self._replica.locate(ref, visit.key) for ref in refs)
-            found = await asyncio.gather(*located, return_exceptions=True)
-            self._find_room()
-            yield visit, any(not isinstance(one, BaseException) for one in found)
+            tasks = self._replica.follower.view.catalog.tasks
+            named = (ref.partition("@")[0] for ref in refs)
+            first = next((name for name in named if name in tasks), None)
+            with nullcontext() if first is None else self._place(first, visit):
+                located = (self._replica.locate(ref, visit.key) for ref in refs)
+                found = await asyncio.gather(*located, return_exceptions=True)
+                yield visit, any(not isinstance(one, BaseException) for one in found)
 
     @asynccontextmanager
     async def _visited(self, request: Request, refs: Sequence[str]) -> AsyncIterator[Visit]:
@@ -93,8 +94,9 @@ class Passage:
         self._count(1)
         try:
             self._gate.check("predict", request.headers.get("authorization"))
-            default_ms = self._replica.settings.budget_s * 1000
-            budget_s = number(request, "x-request-deadline-ms", default_ms) / 1000
+            most_s = self._replica.settings.budget_s
+            asked_s = number(request, "x-request-deadline-ms", most_s * 1000) / 1000
+            budget_s = min(asked_s, most_s)  # nobody keeps a place for longer
             try:
                 async with asyncio.timeout(budget_s):
                     yield await self._admitted(request, time.monotonic() + budget_s)
@@ -119,21 +121,39 @@ class Passage:
             )
 
     async def _admitted(self, request: Request, until: float) -> Visit:
-        wanted = int(number(request, "x-min-generation", 0))
+        wanted = int(number(request, "x-min-generation", 0, whole=True))
         await self._replica.ensure(wanted, min((until - time.monotonic()) / 2, 2.0))
         request_id = self._fleet.request_id() or request.headers.get("x-request-id", "")
         key = request.headers.get("x-route-key") or request_id or None
         return Visit(until, request_id, key)
 
-    def _find_room(self) -> None:
-        """Refuse before a byte of the body is read.
+    @contextmanager
+    def _place(self, task: str, visit: Visit) -> Iterator[None]:
+        """A place inside, for as long as the call takes; refused before its body is read.
 
         Raises:
-            OverloadedError
+            OverloadedError: there is none, or it would wait too long.
+            TaskBusyError: the same, and it is this task that others have to wait for.
         """
-        settings = self._replica.settings
-        if self._inside > settings.inside_max or self._replica.waiting >= settings.queue_max:
-            raise OverloadedError("too many requests are inside already", 1)
+        try:
+            with self._taken(task):
+                if error := self._replica.turns.refusal(task, visit.until):
+                    raise error
+                yield
+        except OverloadedError as error:
+            if self._places.crowds(task):
+                raise TaskBusyError(task, error.retry_after_s) from None
+            raise
+
+    @contextmanager
+    def _taken(self, task: str) -> Iterator[None]:
+        if not self._places.take(task):
+            after_s = self._replica.turns.retry_after_s()
+            raise OverloadedError("too many calls are inside already", after_s)
+        try:
+            yield
+        finally:
+            self._places.give(task)
 
     def _count(self, change: int) -> None:
         self._inside += change
@@ -141,6 +161,7 @@ class Passage:
 
     def note(self, done: Classified, encode_s: float) -> None:
         """Count the stages of one image's answer."""
+        access.note_answer(done)
         for stage, seconds in (*_stages(done), ("encode", encode_s)):
             self._telemetry.observe("rootstock_stage_seconds", seconds, stage=stage)
 
@@ -169,8 +190,8 @@ def best(of: NDArray[np.float64], count: int) -> list[int]:
     return [int(i) for i in np.argsort(-of, kind="stable")[:count]]
 
 
-def number(request: Request, header: str, default: float) -> float:
-    """A header that holds a positive number.
+def number(request: Request, header: str, default: float, *, whole: bool = False) -> float:
+    """A header that holds a positive number, or a whole one.
 
     Raises:
         RequestInvalidError: it holds something else.
@@ -182,7 +203,7 @@ def number(request: Request, header: str, default: float) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= 2**53:
+    if not 0 <= value < 2**53 or (whole and not value.is_integer()):
         raise RequestInvalidError(f"{header} is not a positive number")
     return value
 

@@ -36,8 +36,10 @@ from serving.errors import (
     ForbiddenError,
     MediaUnsupportedError,
     OverloadedError,
+    QuarantinedError,
     ReleaseFailedError,
     RequestInvalidError,
+    TaskBusyError,
     TooLargeError,
     UnauthorizedError,
 )
@@ -64,10 +66,12 @@ STATUS: Final[Mapping[type[BaseException], tuple[int, str]]] = {
     NameInvalidError: (422, "name_invalid"),
     SplitInvalidError: (422, "split_invalid"),
     CatalogError: (422, "refused"),
+    TaskBusyError: (429, "task_busy"),
     OverloadedError: (503, "overloaded"),
     ClosingError: (503, "closing"),
     BehindError: (503, "behind"),
     EngineLostError: (503, "engine_lost"),
+    QuarantinedError: (503, "quarantined"),
     ReleaseFailedError: (503, "release_failed"),
     EventUnknownError: (503, "log_unreadable"),
     StoreUnsupportedError: (503, "store_unsupported"),
@@ -106,7 +110,9 @@ def status_of(error: BaseException) -> tuple[int, str]:
 def problem(error: BaseException) -> dict[str, Any]:
     """The problem document of an error. Nothing unexpected is shown to a client."""
     status, code = status_of(error)
-    detail = str(error) if isinstance(error, RootstockError) else "the server failed; see its log"
+    detail = "the server failed; see its log"
+    if isinstance(error, RootstockError) and status != 500:
+        detail = str(error)
     if isinstance(error, StoreError):
         # Its address is nobody's business.
         full = isinstance(error, StoreFullError)
@@ -127,7 +133,7 @@ def refusal(error: BaseException) -> Response:
     """The whole answer to a request that ended in an error."""
     document = problem(error)
     headers = {}
-    if document["status"] == 503:
+    if document["status"] in (429, 503):
         headers["Retry-After"] = str(getattr(error, "retry_after_s", 1))
     if document["status"] == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -146,11 +152,11 @@ def plain_problem(
     )
 
 
-def http_problem(status: int, detail: str) -> Response:
+def http_problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """A problem for what the web framework refuses by itself: no such path, no such verb."""
     title = _TITLES.get(status, "Error")
     return plain_problem(
-        {"type": "about:blank", "title": title, "status": status, "detail": detail}
+        {"type": "about:blank", "title": title, "status": status, "detail": detail}, headers
     )
 
 

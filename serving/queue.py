@@ -57,6 +57,16 @@ class FairQueue(Generic[T]):
         self._size += 1
         return True
 
+    def of(self, task: Hashable) -> int:
+        """How many of a task wait."""
+        return len(self._lines.get(task, ()))
+
+    def before(self, task: Hashable) -> int:
+        """How many would be taken before one more of this task."""
+        own = self.of(task)
+        others = (len(line) for name, line in self._lines.items() if name != task)
+        return own + sum(min(line, own + 1) for line in others)
+
     def take(self, most: int, must_finish_by: float) -> Taken[T]:
         """Up to `most` entries, one task after the other.
 

@@ -20,11 +20,17 @@ class Here:
         self._room, self._batcher, self._residency = room, room.batcher, room.residency
         self.refused, self.refusals = room.residency.refused, room.residency.refusals
         self.healthy, self.drain, self.close = room.healthy, room.drain, room.close
+        self.listen = room.batcher.listen
 
     @property
     def waiting(self) -> int:
         """See `Engines`, as for everything here."""
         return self._batcher.waiting
+
+    @property
+    def ahead(self) -> int:
+        """Two batches."""
+        return 2 * self._batcher.batch_max
 
     async def known(self, digest: str) -> Known:
         """From host memory, or loaded and verified."""

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from adapters_store.backbone import Backbone
 from serving.engine.engine import Engine
 from serving.engine.prepared import Prepared
+from serving.errors import QuarantinedError
 from serving.host_memory import HostMemory
 from serving.loading import Facts, Fetch, Loader
 from serving.loads import Haste
@@ -51,8 +52,8 @@ class Residency:
             slot_bytes: adapters on the device; None: as many as there are slots.
             loader: what brings adapters in and proves them.
         """
-        self._quiet = Quiet()
-        self._host = HostMemory(loader(backbone, engine, fetch), telemetry, self._quiet, host_bytes)
+        self.quiet = Quiet()  # whether a batch runs, or somebody waits for a load
+        self._host = HostMemory(loader(backbone, engine, fetch), telemetry, self.quiet, host_bytes)
         self._placing = Placing(engine, telemetry, slots, slot_bytes)
 
     def get(self, digest: str) -> "Future[Facts]":
@@ -89,12 +90,21 @@ class Residency:
         """Digests that are known never to be served here."""
         return self._host.refusals()
 
+    def quarantine(self, digest: str, error: QuarantinedError) -> None:
+        """Serve this digest no longer: it has answered wrongly. A batch that runs still ends."""
+        self._host.quarantine(digest, error)
+        self._placing.drop((digest,))
+
+    def quarantines(self) -> list[QuarantinedError]:
+        """Of everything that is quarantined."""
+        return self._host.quarantines()
+
     def slot(self, digests: Iterable[str]) -> dict[str, Prepared | Exception]:
         """Put adapters into slots and pin them there, for one batch; `release` once after it.
 
         Nothing is loaded: somebody must still hold the Facts of every digest.
         """
-        self._quiet.begin()
+        self.quiet.begin()
         found: dict[str, Prepared | Exception] = {}
         for digest in dict.fromkeys(digests):
             try:
@@ -106,7 +116,7 @@ class Residency:
     def release(self, digests: Iterable[str]) -> None:
         """The batch has run: take back one pin of each that has a slot."""
         self._placing.release(digests)
-        self._quiet.end()
+        self.quiet.end()
 
     def forget(self, digests: Iterable[str]) -> None:
         """Let adapters go that nobody is expected to ask for again, now or when they arrive."""
@@ -134,9 +144,11 @@ class Residency:
         """
         self._host.check()
         self._placing.check()
-        self._quiet.check()
+        self.quiet.check()
 
     def _place(self, digest: str) -> Prepared:
+        if error := self._host.failure(digest):  # since the request came in
+            raise error
         placed = self._placing.pin(digest)
         if placed is None:
             facts = self._host.at_hand(digest)

@@ -1,6 +1,6 @@
 """Which release answers a request. Pure: knows catalog and verdicts, no adapter and no queue."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from adapters_store.catalog import Catalog, Release, resolve
 from serving.errors import ReleaseFailedError
@@ -11,7 +11,7 @@ def route(
     catalog: Catalog,
     ref: str,
     key: str | None,
-    verified: Mapping[str, Release],
+    verified: Mapping[str, Sequence[Release]],
     refused: Callable[[str], bool],
 ) -> Route:
     """Resolve `task`, `task@3` or `task@alias`.
@@ -23,7 +23,7 @@ def route(
         catalog: as this replica has applied it.
         ref: what the client named.
         key: decides a split; the same key stays with the same release.
-        verified: by task, the last release that was active and passed here.
+        verified: by task, the releases that were active and passed here, the last first.
         refused: whether a digest is known never to be served here.
 
     Raises:
@@ -32,11 +32,16 @@ def route(
     """
     release = resolve(catalog, ref, key)
     if refused(release.digest):
-        older = None if "@" in ref else verified.get(release.task)
-        if older is None or refused(older.digest):
+        older = None if "@" in ref else standing_in(verified.get(release.task, ()), refused)
+        if older is None:
             raise ReleaseFailedError(release.task, release.number)
         release = older
     return to(release, catalog)
+
+
+def standing_in(passed: Iterable[Release], refused: Callable[[str], bool]) -> Release | None:
+    """The first that is not refused: what passed once may have been quarantined since."""
+    return next((release for release in passed if not refused(release.digest)), None)
 
 
 def to(release: Release, catalog: Catalog) -> Route:

@@ -39,7 +39,7 @@ def split_door(
         telemetry,
         loop,
         engines=settings.replicas,
-        room=settings.queue_max,
+        room=settings.inside_max,
         group_max=max(1, min(settings.batch_max, GROUP_BYTES // (3 * height * width))),
         budget_s=settings.budget_s,
         load_s=settings.load_s,

@@ -28,9 +28,10 @@ _RECENT: Final = 4  # releases of a task that stay in host memory though nothing
 
 @dataclass(slots=True)
 class Passed:
-    """By task, the last release that was active and passed here."""
+    """By task, the releases that were active and passed here, the last first; a few of them."""
 
-    releases: Mapping[str, Release] = field(default_factory=dict)  # never altered, only replaced
+    # never altered, only replaced
+    releases: Mapping[str, tuple[Release, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,8 @@ class View:
     passed: Passed = field(default_factory=Passed)
 
     @property
-    def verified(self) -> Mapping[str, Release]:
-        """By task, the last release that was active and passed here."""
+    def verified(self) -> Mapping[str, tuple[Release, ...]]:
+        """By task, the releases that were active and passed here, the last first."""
         return self.passed.releases
 
 
@@ -145,14 +146,15 @@ class Follower:
     def passed(self, task: str, digest: str) -> None:
         """Note that the task's active release was loaded and verified on demand."""
         known = self._view.verified.get(task)
-        if known is not None and known.digest == digest:
+        if known and known[0].digest == digest:
             return
         with self._swapping:  # the view may be another by now
             view = self._view
             state = view.catalog.tasks.get(task)
             release = None if state is None else _active(state)
             if release is not None and release.digest == digest:
-                view.passed.releases = {**view.verified, task: release}
+                passed = _with(view.verified.get(task, ()), release)
+                view.passed.releases = {**view.verified, task: passed}
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Stop following."""
@@ -181,9 +183,11 @@ class Follower:
         self._residency.prefetch(r.digest for s in changed if (r := _active(s)) is not None)
         self._residency.prefetch(r.digest for s in changed for r in _pointed(s))
         with self._applied, self._swapping:
+            known = self._view.verified
+            passed = {n: _with(known.get(n, ()), release) for n, release in fine.items()}
             verified = {
-                name: release
-                for name, release in {**self._view.verified, **fine}.items()
+                name: releases
+                for name, releases in {**known, **passed}.items()
                 if name in catalog.tasks and not catalog.tasks[name].retired
             }
             self._view = View(catalog, blocked, Passed(verified))
@@ -228,7 +232,7 @@ def _pointed(state: TaskState) -> Iterable[Release]:
 
 
 def _left_behind(
-    state: TaskState, before: TaskState | None, verified: Mapping[str, Release]
+    state: TaskState, before: TaskState | None, verified: Mapping[str, Sequence[Release]]
 ) -> set[str]:
     """Digests of releases that nothing points at, and that no request on its way may still want.
 
@@ -241,11 +245,17 @@ def _left_behind(
     if before is not None:
         kept.add(before.active)
     if state.name in verified:
-        kept.add(verified[state.name].number)
+        kept.add(verified[state.name][0].number)
     if state.retired:
         return {r.digest for r in state.releases}
     wanted = {r.digest for r in state.releases if r.number in kept}
     return {r.digest for r in state.releases} - wanted
+
+
+def _with(known: Sequence[Release], release: Release) -> tuple[Release, ...]:
+    """One more that passed; what passed before it may have to stand in for it one day."""
+    others = (r for r in known if r.digest != release.digest)
+    return (release, *others)[:_RECENT]
 
 
 def _fine(future: "Future[Any]") -> bool:

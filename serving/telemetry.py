@@ -20,6 +20,7 @@ SECONDS: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.035, 0.05, 0.075,
     0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
+PARTS: Final = (0.001, 0.01, 0.1, 0.25, 0.5, 0.75, 1.0, 2.0, 10.0)
 COUNTS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 
 
@@ -45,6 +46,9 @@ METRICS: Final[Mapping[str, Metric]] = {
     "rootstock_in_flight": Metric("gauge", "predict calls inside the replica"),
     "rootstock_queue_samples": Metric("gauge", "samples that wait for the engine"),
     "rootstock_door_samples": Metric("gauge", "samples that wait at a door for an engine"),
+    "rootstock_door_images": Metric(
+        "gauge", "images that wait at a door for their turn to be decoded"
+    ),
     "rootstock_group_samples": Metric(
         "histogram", "samples in a group that a door sends to an engine", (), COUNTS
     ),
@@ -56,7 +60,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "rootstock_merged_bytes": Metric("gauge", "bytes of those weights"),
     "rootstock_merges": Metric(
         "counter",
-        "promoted: hot, pinned; demoted: cold, budget, superseded; "
+        "promoted: hot, pinned; demoted: cold, budget, superseded, disagreed; "
         "refused: disagreed, unavailable, budget",
         ("change", "reason"),
     ),
@@ -76,6 +80,28 @@ METRICS: Final[Mapping[str, Metric]] = {
         "histogram", "from fetch to verified, by source: store or publish", ("source",), SECONDS
     ),
     "rootstock_effect_failures": Metric("counter", "adapters that failed their effect check"),
+    "rootstock_second_looks": Metric(
+        "counter",
+        "answers computed again by the plain path: agreed, disagreed, unsound, unavailable",
+        ("path", "result"),
+    ),
+    "rootstock_second_looks_waiting": Metric("gauge", "answers that wait for a second look"),
+    "rootstock_second_looks_dropped": Metric(
+        "counter", "answers that were drawn for a second look and found no room"
+    ),
+    "rootstock_second_look_seconds": Metric("counter", "processor time that second looks took"),
+    "rootstock_second_look_distance": Metric(
+        "histogram",
+        "from an answer to the plain path's, as a part of what is tolerated",
+        (),
+        PARTS,
+    ),
+    "rootstock_quarantined_releases": Metric(
+        "gauge", "releases no longer served because an answer was found to be wrong"
+    ),
+    "rootstock_event_loop_stall_seconds": Metric(
+        "histogram", "how late the event loop came to what was due, ten times a second", (), SECONDS
+    ),
     "rootstock_generation": Metric("gauge", "last log entry that is applied"),
     "rootstock_follower_unreachable": Metric("gauge", "1 while the store cannot be read"),
     "rootstock_follower_blocked": Metric("gauge", "1 while the log holds an unreadable entry"),

@@ -1,6 +1,6 @@
 """What flows through serving: one frozen type per arrow. Knows nothing that acts."""
 
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -140,6 +140,15 @@ class Engines(Protocol):
     @property
     def waiting(self) -> int:
         """Samples in line, as far as this door can see."""
+        ...
+
+    @property
+    def ahead(self) -> int:
+        """Samples that should be in line so that no engine has to wait for one."""
+        ...
+
+    def listen(self, taken: Callable[[], None]) -> None:
+        """Have this called, in whatever thread, whenever the line got shorter."""
         ...
 
     async def known(self, digest: str) -> Known:

@@ -56,6 +56,7 @@ def measure(
         "weights": file,
         "dtype": dtype,
         "queue_max": 4 * clients,
+        "wait_s": 60.0,  # every client waits for its answer; none is to be refused
     }
     with ExitStack() as stack:
         urls = {}

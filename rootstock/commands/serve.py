@@ -1,7 +1,7 @@
 """`rootstock serve`: one server on this machine, until it is told to stop."""
 
-import hashlib
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,9 +13,6 @@ from rootstock.console import emit, fail, guarded, out
 
 if TYPE_CHECKING:
     from serving.config import Token
-
-_SCOPES = ("predict", "admin")
-_TOKEN_CHARACTERS_MIN = 16
 
 
 @guarded
@@ -56,6 +53,23 @@ def serve(
         typer.Option(help="split: doors decode, engines compute, each in processes of their own"),
     ] = "fused",
     doors: Annotated[int, typer.Option(min=1, max=256, help="split: doors for all engines")] = 1,
+    second_look_share: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="of answers, computed again in idle time; 0: none"),
+    ] = 0.001,
+    log_format: Annotated[
+        Literal["json", "text"] | None,
+        typer.Option(help="what replicas log; text where standard error is a terminal"),
+    ] = None,
+    access_lines: Annotated[
+        int, typer.Option(min=0, help="requests of a replica that are logged in a second")
+    ] = 20,
+    traces: Annotated[
+        str, typer.Option(help="spans: module:function, such as serving.traces:otlp")
+    ] = "",
+    traces_share: Annotated[
+        float, typer.Option(min=0, max=1, help="of requests that have spans")
+    ] = 0.01,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON value when up")] = False,
 ) -> None:
     """Serve a store's tasks over HTTP until Ctrl-C or SIGTERM."""
@@ -79,6 +93,11 @@ def serve(
             replicas=replicas,
             threads=threads,
             topology=topology,
+            second_look_share=second_look_share,
+            log_format=log_format or ("text" if sys.stderr.isatty() else "json"),
+            access_lines=access_lines,
+            traces=traces,
+            traces_share=traces_share,
             doors=doors,
             merged_bytes=merged_mb * 1024 * 1024,
             merged_pin=tuple(merge or ()),
@@ -118,28 +137,12 @@ def serve(
 
 def read_tokens(path: Path) -> "tuple[Token, ...]":
     """Tokens of a file; of each only the hash is kept."""
-    from serving.config import Token
+    from serving import tokens
 
-    tokens, faults = [], []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        scopes = words[0].split(",")
-        if not 2 <= len(words) <= 3 or not set(scopes) <= set(_SCOPES):
-            faults.append(f"line {number} is not `scope[,scope] token [name]`")
-        elif len(words[1]) < _TOKEN_CHARACTERS_MIN or not words[1].isascii():
-            faults.append(
-                f"line {number}: a token has at least {_TOKEN_CHARACTERS_MIN} ASCII characters"
-            )
-        else:
-            digest = hashlib.sha256(words[1].encode()).hexdigest()
-            tokens.append(Token(sha256=digest, scopes=scopes, name="".join(words[2:])))
-    if not tokens:
-        faults.append("it holds no token")
-    if faults:
-        fail(f"{path}: {'; '.join(faults)}")
-    return tuple(tokens)
+    try:
+        return tokens.read(path)
+    except tokens.TokenFileError as error:
+        fail(str(error))
 
 
 def _welcome(url: str, took_s: float, *, tokens: bool) -> None:

@@ -5,6 +5,7 @@ Knows tensors and prepared adapters; which picture is whose, the arrays themselv
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import torch
@@ -12,6 +13,10 @@ from numpy.typing import NDArray
 
 from serving.engine.merged import Folded
 from serving.engine.prepared import Prepared
+
+# Of one joined head, which is a copy: 50 MB at 768 features. Copying as many takes about as long as
+# a small network's forward, and far longer where there are more.
+ROWS_MAX: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,24 +33,29 @@ class Together:
 
 
 def together(
-    pictures: Sequence[NDArray[np.uint8]], adapters: Sequence[Prepared | Folded]
+    pictures: Sequence[NDArray[np.uint8]],
+    adapters: Sequence[Prepared | Folded],
+    rows_max: int = ROWS_MAX,
 ) -> Together:
     """Join the heads of samples that hold the same picture.
 
     Args:
         pictures: uint8 [3, H, W] of each sample; the same array means the same preprocessing.
         adapters: of each sample, on the engine's device.
+        rows_max: labels of heads that are joined; what is more has a forward of its own.
     """
     members: list[list[int]] = []
-    known: dict[int, list[int]] = {}
+    known: dict[int, tuple[list[int], int]] = {}  # by picture: the forward, and its rows so far
     for i, adapter in enumerate(adapters):
-        alone = isinstance(adapter, Folded) or bool(adapter.layout.targets)
-        mine = None if alone else known.get(id(pictures[i]))
-        if mine is None:
+        if isinstance(adapter, Folded) or adapter.layout.targets:
+            members.append([i])
+            continue
+        mine, rows = known.get(id(pictures[i]), ([], 0))
+        if not mine or rows + len(adapter.bias) > rows_max:
             members.append(mine := [])
-            if not alone:
-                known[id(pictures[i])] = mine
+            rows = 0
         mine.append(i)
+        known[id(pictures[i])] = mine, rows + len(adapter.bias)
     places = [(0, 0, 0)] * len(adapters)
     joined: list[Prepared | Folded] = []
     for forward, mine in enumerate(members):

@@ -102,6 +102,8 @@ def servers(tmp_path_factory):
             port=free_port(),
             replicas=replicas,
             threads=1,
+            traces="ray.serve._private.tracing_utils:default_tracing_exporter",
+            traces_share=1,
         )
         for ingress, replicas in REPLICAS.items()
     ]
@@ -142,6 +144,32 @@ def test_a_client_cannot_steer_serve_by_its_headers(server):
     assert ask(server, "/v1/tasks", x_request_timeout_seconds="0.000001")[0] == 200
     assert ask(server, "/v1/tasks", x_request_id="trace-7")[2] == "trace-7"
     assert len(ask(server, "/v1/tasks", x_request_id="<script>alert(1)</script>")[2]) == 36
+
+
+def spans(server: Running) -> list[dict]:
+    """Every span that replicas have written so far."""
+    found = []
+    for file in server.paths.folder.glob("session_2*/logs/serve/spans/replica_*"):
+        text, at = file.read_text(), 0
+        with suppress(json.JSONDecodeError):  # the last one is being written
+            while at < len(text):
+                span, end = json.JSONDecoder().raw_decode(text, at)
+                found.append(span)
+                at = end + 1
+    return found
+
+
+def test_a_request_has_a_span_with_its_task_and_none_of_its_secrets(server):
+    """Serve's own spans, which say more of the request than Serve knows."""
+    path = "/v1/tasks/absent/history?key=secret-key"
+    status, _, _ = ask(server, path, x_request_id="trace-8", authorization="Bearer secret-word")
+
+    told = [span["attributes"] for span in spans(server)]
+    mine = [one for one in told if one.get("request_id") == "trace-8"]
+    assert status == 404
+    assert [one["rootstock.task"] for one in mine] == ["absent"]
+    assert mine[0]["rootstock.code"] == "task_not_found"
+    assert "secret" not in json.dumps(spans(server))
 
 
 def test_headers_that_are_too_long_are_refused(server):
@@ -253,13 +281,15 @@ class Command:
 
     def __init__(self, store: Path) -> None:
         self.port = free_port()
+        self.stderr = store / "stderr"
         arguments = ["serve", "--store", str(store), "--port", str(self.port), "--json"]
-        self.process = subprocess.Popen(
-            [Path(sys.executable).with_name("rootstock"), *arguments, "--ingress", "python"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        with self.stderr.open("w") as stderr:
+            self.process = subprocess.Popen(
+                [Path(sys.executable).with_name("rootstock"), *arguments, "--ingress", "python"],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
         assert self.process.stdout is not None
         self.said = json.loads("".join(iter(self.process.stdout.readline, "}\n")) + "}")
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
@@ -275,6 +305,17 @@ class Command:
         self.process.stdout.close()
         return code
 
+    def logged(self, request_id: str) -> list[dict]:
+        """The lines of a request, once there are some; every line is JSON."""
+        deadline = time.monotonic() + 30
+        while True:
+            whole = self.stderr.read_text().rpartition("\n")[0]
+            lines = [json.loads(line) for line in whole.splitlines()]
+            found = [line for line in lines if line.get("request_id") == request_id]
+            if found or time.monotonic() > deadline:
+                return found
+            time.sleep(0.1)
+
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_the_command_serves_until_it_is_told_to_stop(tmp_path, how):
@@ -284,6 +325,13 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path, how):
     assert command.said["url"] == f"http://127.0.0.1:{command.port}"
     with urllib.request.urlopen(command.said["url"] + "/readyz", timeout=5) as answer:
         assert answer.status == 200
+    asked = {"X-Request-ID": "trace-9", "Authorization": "Bearer secret-word"}
+    url = command.said["url"] + "/v1/tasks?limit=7&page=secret-page"
+    urllib.request.urlopen(urllib.request.Request(url, headers=asked), timeout=5).close()
+    (line,) = command.logged("trace-9")
+    assert (line["message"], line["call"], line["status"]) == ("answered", "GET /v1/tasks", 200)
+    assert line["replica"]
+    assert "secret" not in command.stderr.read_text()
 
     assert command.end(how) == 0
     assert_nothing_left(command.session, command.folder, [command.port])

@@ -4,33 +4,22 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from adapters_store import artifact
-from serving.app import environment
 from serving.config import Settings
-from serving.launch import free_port, processes, run
+from serving.launch import free_port, run
 from tests.bench.hardening.churn import TASKS, publisher
 from tests.bench.hardening.load import Load, picture, telling
 from tests.bench.hardening.probe import request
+from tests.bench.hardening.topology import engines, redeploy
 from tests.conftest import make_adapter
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 IMAGE = {"Content-Type": "image/png"}
-REDEPLOY = """
-import sys, ray
-from ray import serve
-from serving.app import APPLICATION, build
-from serving.config import Settings
-ray.init(address=sys.argv[1])
-serve.run(build(Settings.model_validate_json(sys.argv[2])), name=APPLICATION, route_prefix="/")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -47,18 +36,6 @@ def running(tmp_path_factory):
     )
     with run(settings, timeout_s=400) as one:
         yield one
-
-
-def engines(running) -> set[int]:
-    """Process numbers of the engines."""
-    found = set()
-    for pid in processes(running.session):
-        try:
-            if b"ServeReplica:rootstock:engine" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.add(pid)
-        except OSError:
-            continue
-    return found
 
 
 def readyz(running) -> dict:
@@ -107,6 +84,41 @@ def test_one_image_is_answered_for_many_tasks(running, nano):
     assert results[-1]["status"] == 404
 
 
+def test_a_task_is_brought_into_memory_and_let_go_on_every_replica(running, nano):
+    """Doors and engines; what is not in memory is answered all the same."""
+    data = artifact.write(make_adapter(nano, "lora", "kept", labels=3))
+    assert request(running, "PUT", "/v1/tasks/kept", data)[0] == 201
+
+    for verb in ("unload", "load", "unload"):
+        status, said, _ = request(running, "POST", f"/v2/repository/models/kept/{verb}", b"{}")
+        assert (status, json.loads(said)) == (200, {"name": "kept", "replicas": 4}), verb
+        status, said, _ = request(running, "POST", "/v1/tasks/kept:predict", picture(), IMAGE)
+        assert (status, json.loads(said)["task"]) == (200, "kept"), verb
+
+    status, said, _ = request(running, "POST", "/v2/repository/models/nowhere/load", b"{}")
+    assert (status, list(json.loads(said))) == (404, ["error"])
+
+
+def test_refusals_come_through_the_ingress_as_they_are(running, nano):
+    """Problem documents on /v1, the protocol's own words on /v2, and when to ask again."""
+    data = artifact.write(make_adapter(nano, "lora", "refusing", labels=3))
+    assert request(running, "PUT", "/v1/tasks/refusing", data)[0] == 201
+    behind = {"X-Min-Generation": "1000000", "X-Request-Deadline-Ms": "1000"}
+    hasty = {"X-Request-Deadline-Ms": "0"}
+
+    for headers, wanted, code in ((behind, 503, "behind"), (hasty, 504, "deadline")):
+        for path in ("/v1/tasks/refusing:predict", "/v2/models/refusing/infer"):
+            status, said, told = request(running, "POST", path, picture(), {**IMAGE, **headers})
+            told = {name.lower(): value for name, value in told.items()}
+            assert status == wanted, path
+            assert ("retry-after" in told) == (status == 503), path
+            if path.startswith("/v2"):
+                assert list(json.loads(said)) == ["error"]
+            else:
+                assert told["content-type"] == "application/problem+json"
+                assert json.loads(said)["code"] == code
+
+
 def test_a_killed_engine_fails_nothing_and_its_replacement_serves_every_task(running, nano):
     """The door sends its groups once more; soon a new engine has applied the whole log."""
     known = engines(running)
@@ -141,32 +153,19 @@ def test_a_killed_engine_fails_nothing_and_its_replacement_serves_every_task(run
 
 def test_a_rolling_redeploy_keeps_serving(running, nano):
     """New settings for every replica, doors and engines, one after the other."""
-    (port,) = (running.paths.folder / "session_latest").glob("gcs_server_port_*")
-    changed = running.settings.model_copy(update={"budget_s": 29.0})
     before = engines(running)
 
-    async def redeploy() -> Load:
+    async def roll() -> Load:
         async with publisher(running) as by:
             for i, task in enumerate(TASKS):
                 await by.publish(task, telling(nano, task, 2, seed=i))
             load = Load(running, TASKS, by.known, clients=2)
             async with load.running():
-                given = f"127.0.0.1:{port.read_text().strip()}", changed.model_dump_json()
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-c",
-                    REDEPLOY,
-                    *given,
-                    env=os.environ | environment(running.settings, running.paths),
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                )
-                said, _ = await process.communicate()
-                assert process.returncode == 0, said.decode()[-2000:]
+                await redeploy(running, budget_s=29.0)
                 await asyncio.sleep(1)
             return load
 
-    load = asyncio.run(redeploy())
+    load = asyncio.run(roll())
 
     assert not before & engines(running)
     assert {h.status for h in load.hits} == {200}

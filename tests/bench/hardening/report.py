@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
-ORDER = ("images", "artifacts", "churn", "publishers", "killed", "scrapes", "outages")
+ORDER = ("images", "artifacts", "churn", "publishers", "killed", "scrapes", "outages", "topology")
 
 
 def main() -> None:

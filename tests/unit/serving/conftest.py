@@ -101,7 +101,8 @@ def http():
     """A client of one replica's door, in process."""
 
     def open_(replica: Replica) -> TestClient:
-        return TestClient(api.build(replica, Alone(replica)), raise_server_exceptions=False)
+        app = api.build(replica, Alone(replica))
+        return TestClient(app, "http://127.0.0.1", raise_server_exceptions=False)
 
     return open_
 

@@ -8,6 +8,7 @@ import pytest
 
 from adapters_store import artifact, plain
 from adapters_store.pixels import pixels
+from serving.errors import OverloadedError
 
 PROBLEM = "application/problem+json"
 TOKEN = {"Authorization": "Bearer secret-admin"}
@@ -148,7 +149,10 @@ def test_unknown_tasks_releases_paths_and_verbs_are_404s_and_405s(door, png):
         assert answer.status_code == 404
         assert answer.headers["content-type"] == PROBLEM
     assert client.get("/v1/tasks/birds").status_code == 404
-    assert client.patch("/v1/tasks/digits").status_code == 405
+    wrong = client.patch("/v1/tasks/digits")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "DELETE, GET, PUT")
+    wrong = client.put("/v1/tasks/digits:activate")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
 
 
 def test_an_unknown_task_is_refused_before_its_image_is_looked_at(door):
@@ -372,12 +376,16 @@ def test_forms_in_no_charset_are_refused(door, charset):
 
 def test_a_request_too_many_is_refused_before_its_body(door, png, monkeypatch):
     client, replica = door
-    monkeypatch.setattr(type(replica.batcher), "waiting", replica.settings.queue_max)
+    why = OverloadedError("it would wait for 3 s", 4)
+    monkeypatch.setattr(replica.turns, "refusal", lambda task, until: why)
 
-    answer = predict(client, body=png)
+    answer = predict(client, body=b"not looked at")
 
     assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
-    assert answer.headers["retry-after"] == "1"
+    assert answer.headers["retry-after"] == "4"
+    many = client.post("/v1/predict?task=digits", content=b"not looked at")
+    assert (many.status_code, many.headers["retry-after"]) == (503, "4")
+    assert predict(client, "nowhere", png).status_code == 404
 
 
 def test_nobody_may_invent_metric_labels(door):

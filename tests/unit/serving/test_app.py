@@ -226,7 +226,7 @@ def test_engines_of_split_take_whatever_doors_let_out():
     fused = Settings(store="memory://", replicas=3)
     split = Settings(store="memory://", replicas=3, doors=4, topology="split")
 
-    assert fused.engine_queue_max == fused.queue_max
+    assert fused.engine_queue_max == fused.inside_max
     assert split.engine_queue_max == 4 * split.inside_max
     assert split.out_max == 3 * 2 * split.batch_max
 

@@ -40,6 +40,22 @@ def test_without_tokens_a_reachable_server_is_never_administered(host):
         gate.check("admin", None)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost", "[::1]:8000", "127.0.0.1"])
+def test_without_tokens_a_server_that_is_called_by_its_own_names_is_administered(host):
+    """What browsers and clients of this machine write into Host."""
+    assert Gate((), "::1").check("admin", None, host) == "anonymous"
+
+
+@pytest.mark.parametrize("host", ["evil.example:8000", "", "localhost.evil.example", "[::1", "a b"])
+def test_without_tokens_a_page_whose_name_leads_here_changes_nothing(host):
+    """A page may have its own name resolve to 127.0.0.1: to the browser it is the page's server."""
+    gate = Gate((), "127.0.0.1")
+
+    with pytest.raises(ForbiddenError):
+        gate.check("admin", None, host)
+    assert gate.check("predict", None, host) == "anonymous"
+
+
 def test_with_tokens_nobody_is_let_in_without_one(gate):
     """Configured tokens close predictions too, and a wrong scheme is no token."""
     for header in (

@@ -7,6 +7,7 @@ import pytest
 from adapters_store.errors import EffectFailedError, StoreUnavailableError
 from adapters_store.manifest import Preprocess
 from serving.cards import Cards
+from serving.errors import QuarantinedError
 from serving.types import Card
 
 WAY = Preprocess(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -101,6 +102,26 @@ def test_a_refusal_that_is_forgotten_is_asked_about_again(cards, engine):
     assert not cards.refused("d")
     cards.get("d")
     assert len(engine.asked) == 2
+
+
+def test_a_quarantine_is_believed_for_a_while_and_another_denial_is_asked_about(engine):
+    """Else a group would come to the engine that has it quarantined again and again."""
+    now = 0.0
+    cards = Cards(engine, clock=lambda: now)
+    for digest in "de":
+        cards.keep(card(digest))
+
+    cards.denied("d", QuarantinedError("digits", 2, ("other logits",)))
+    cards.denied("e", EffectFailedError("digits", ("wrong",)))
+
+    assert (cards.refused("d"), cards.refused("e")) == (True, False)
+    with pytest.raises(QuarantinedError):
+        cards.get("d").result(0)
+    now = 31.0
+    cards.get("d")
+    cards.get("e")
+    assert [digest for digest, _ in engine.asked] == ["d", "e"]
+    cards.check()
 
 
 def test_what_could_not_be_had_is_asked_for_again(cards, engine):

@@ -71,3 +71,33 @@ def test_a_cancellation_of_ones_own_is_one(wire):
             await task
 
     asyncio.run(ask())
+
+
+class Broadcast:
+    """Of a deployment that has so many replicas just now; each answers at once."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def broadcast(self, *args):
+        return self
+
+    async def _fetch_replica_results_async(self):
+        return [self] * self.count
+
+    async def get_async(self):
+        return "here"
+
+
+@pytest.mark.parametrize(("scaled", "expected"), [(False, 4), (True, 2)])
+def test_where_replicas_are_scaled_as_many_are_expected_as_there_are(scaled, expected, monkeypatch):
+    """A fleet of a fixed size misses what is gone; a scaled one has the size that Serve gives it."""
+    from serving.fleet import RayFleet
+
+    fleet = RayFleet("app", {"rootstock": 4}, scaled=scaled)
+    monkeypatch.setattr("ray.serve.get_deployment_handle", lambda *_: Broadcast(2))
+
+    answers = asyncio.run(fleet.broadcast("metrics"))
+
+    assert answers == ["here", "here"]
+    assert fleet.expected() == expected

@@ -186,6 +186,36 @@ def test_a_fold_that_answers_otherwise_is_refused_for_good(bench, publish, engin
     assert len(bench.fetched) == 1
 
 
+def test_a_doubted_copy_is_seen_by_no_batch_and_never_built_again(bench, publish):
+    digest = artifact.digest(publish("favourite"))
+    hot = bench.hot(gain=Gain(), pins=("favourite",))
+    hot.look()
+    assert bench.serve("favourite") == {digest}
+
+    hot.doubt(digest)
+    assert bench.serve("favourite") == set(), "at once, and not after the next look"
+    for _ in range(2):
+        hot.look()
+
+    assert hot.merged == set()
+    assert bench.merges("demoted", "disagreed") == 1
+    assert bench.merges("promoted", "pinned") == 1
+    assert bench.counted("rootstock_merged_bytes") == 0
+
+
+def test_what_is_quarantined_is_not_answered_merged(bench, publish):
+    digest = artifact.digest(publish("favourite"))
+    hot = bench.hot(gain=Gain(), pins=("favourite",))
+    hot.look()
+    route = bench.to("favourite")
+
+    bench.refused.add(digest)
+
+    assert hot.choose([route]) == {}
+    hot.look()
+    assert hot.merged == set()
+
+
 def test_what_cannot_be_folded_is_refused_for_good(bench, publish, engine, monkeypatch):
     publish("favourite")
 

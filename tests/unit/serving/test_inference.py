@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from adapters_store import plain
+from adapters_store.errors import EffectFailedError
 from adapters_store.pixels import pixels
+from serving.errors import OverloadedError
 
 ADMIN = {"Authorization": "Bearer secret-admin"}
 
@@ -179,6 +181,35 @@ def test_all_images_of_a_call_are_one_releases(door, publish, png):
     assert shapes == {("1", 6), ("2", 4)}
 
 
+def test_a_release_that_fails_only_now_leaves_the_one_before_answering(
+    door, publish, png, monkeypatch
+):
+    """As on /v1: an engine may find out after the call came in. Who named the release is told."""
+    client, replica = door
+    infer(client, png)
+    newest = hashlib.sha256(publish("digits", "linear", seed=9, labels=4)).hexdigest()
+    replica.follower.catch_up()
+    assert infer(client, png).json()["model_version"] == "2"
+    compute, failed = replica.engines.compute, []
+
+    async def failing(sample):
+        if sample.route.digest == newest:
+            failed.append(newest)
+            raise EffectFailedError("digits", ("other answers",))
+        return await compute(sample)
+
+    monkeypatch.setattr(replica.engines, "compute", failing)
+    monkeypatch.setattr(replica.engines, "refused", failed.__contains__)
+
+    answer = infer(client, png, png).json()
+
+    assert (answer["model_version"], answer["outputs"][0]["shape"]) == ("1", [2, 6])
+    image = {"Content-Type": "image/png"}
+    alike = client.post("/v1/tasks/digits:predict", content=png, headers=image).json()
+    assert alike["release"] == 1
+    assert infer(client, png, task="digits@2").status_code == 503
+
+
 def test_unknown_models_and_versions_are_404s_in_the_protocols_own_words(door):
     client, _ = door
 
@@ -270,7 +301,8 @@ def test_too_many_images_and_too_many_calls_are_refused(replica_of, publish, htt
 
     assert infer(client, png, png, png).status_code == 400
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(replica), "waiting", replica.settings.queue_max)
+        why = OverloadedError("too many", 1)
+        patch.setattr(replica.turns, "refusal", lambda task, until: why)
         full = client.post("/v2/models/digits/infer", content=b"not looked at")
     assert (full.status_code, full.headers["retry-after"]) == (503, "1")
 

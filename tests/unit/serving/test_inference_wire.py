@@ -137,7 +137,9 @@ def test_a_header_of_no_length_makes_the_body_one_image():
         (request(id="x" * 1025), "id"),
         (request(parameters={"timeout": "soon"}), "timeout"),
         (b'{"id": "\\ud800", ' + request()[1:], "body"),
-        (b"[" * 100_000, "body"),
+        (b"[" * 10_000, "body"),
+        (b"[" * 100_000, "16384 values"),
+        (request()[:-1] + b', "x": [' + b"1," * 20_000 + b"1]}", "16384 values"),
     ],
 )
 def test_json_that_asks_for_nothing_there_is_says_so(body, says):

@@ -11,6 +11,7 @@ from adapters_store import artifact
 from adapters_store.adapter import Adapter
 from adapters_store.errors import AdapterError, StoreError, StoreUnavailableError
 from serving.engine.engine import Engine
+from serving.errors import QuarantinedError
 from serving.residency import Residency
 from serving.telemetry import Telemetry
 
@@ -49,6 +50,7 @@ class History:
     def __init__(self, entries, slot_entries):
         self.digests = [*(artifact.digest(a) for a in self.artifacts), "0" * 64]
         self.good = set(self.digests[:GOOD])
+        self.withdrawn = {}  # errors of what answered wrongly, by digest
         self.shelves = Shelves(dict(zip(self.digests, self.artifacts, strict=False)))
         self.held = {}  # what requests hold, by digest
         self.batches = []  # what runs: the digests that got a slot
@@ -108,17 +110,21 @@ class History:
         self.shelves.away = away
         assert set(placed) == set(wanted)
         for digest, prepared in placed.items():
+            if digest in self.withdrawn:  # held or not
+                assert prepared is self.withdrawn[digest]
+                continue
             assert not isinstance(prepared, Exception)
             facts = self.held[digest].prepared
             assert prepared.checksum() == facts.checksum()
-        self.batches.append(list(placed))
+        self.batches.append([d for d in placed if d not in self.withdrawn])
 
     def batch_ends(self, picks=()):
         if not self.batches:
             return
         pinned = set(self.batches[0])
-        assert pinned <= set(self.residency.resident())
+        assert pinned <= set(self.residency.resident()), "even what was quarantined since"
         self.residency.release(self.batches.pop(0))
+        assert self.withdrawn.keys().isdisjoint(self.residency.resident())
 
     def request_ends(self, picks):
         for i in picks:
@@ -126,6 +132,13 @@ class History:
 
     def forget(self, picks):
         self.residency.forget(self.digests[i] for i in picks)
+
+    def quarantine(self, picks):
+        digest = self.digests[picks[0]]
+        if digest in self.good:
+            self.good.discard(digest)
+            self.withdrawn[digest] = QuarantinedError("digits", 1, ("other logits",))
+            self.residency.quarantine(digest, self.withdrawn[digest])
 
     def store_goes(self, picks):
         self.shelves.away = True
@@ -138,6 +151,7 @@ class History:
         self.residency.check()
         assert not self.shelves.doubled
         assert self.residency.refusals().isdisjoint(self.good)
+        assert self.withdrawn.keys() <= self.residency.refusals()
 
     def end(self):
         self.batch_ends()
@@ -147,7 +161,7 @@ class History:
 
 STEPS = (
     History.requests, History.requests, History.batch, History.batch_ends, History.request_ends,
-    History.prefetching, History.expectation, History.publish, History.forget,
+    History.prefetching, History.expectation, History.publish, History.forget, History.quarantine,
     History.store_goes, History.store_comes,
 )  # fmt: skip
 # Drawn before anything runs: threads race, and what is drawn must not hang on who was faster.

@@ -57,14 +57,21 @@ def test_unknown_names_are_told_apart():
 
 
 def test_the_last_verified_release_stands_in_for_one_that_fails():
-    way = route(CATALOG, "flowers", None, {"flowers": release(2)}, refusing(3))
+    way = route(CATALOG, "flowers", None, {"flowers": (release(2),)}, refusing(3))
 
     assert way.release == 2
     assert way.digest == "2" * 64
 
 
+def test_what_passed_before_stands_in_for_what_passed_and_was_quarantined_since():
+    passed = {"flowers": (release(3), release(2), release(1))}
+
+    assert route(CATALOG, "flowers", None, passed, refusing(3)).release == 2
+    assert route(CATALOG, "flowers", None, passed, refusing(2, 3)).release == 1
+
+
 def test_a_release_asked_for_by_name_is_never_replaced():
-    verified = {"flowers": release(2)}
+    verified = {"flowers": (release(2),)}
 
     for ref, bad in (("flowers@3", 3), ("flowers@stable", 2)):
         with pytest.raises(ReleaseFailedError):
@@ -72,6 +79,6 @@ def test_a_release_asked_for_by_name_is_never_replaced():
 
 
 def test_without_an_earlier_release_the_failure_is_said():
-    for verified in ({}, {"flowers": release(2)}):
+    for verified in ({}, {"flowers": (release(2),)}):
         with pytest.raises(ReleaseFailedError):
             route(CATALOG, "flowers", None, verified, refusing(2, 3))

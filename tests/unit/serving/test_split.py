@@ -317,7 +317,9 @@ def test_a_release_that_an_engine_has_to_load_first_takes_a_second_way(
     published.retire("cold", by="test")
 
 
-def test_a_dead_engine_costs_a_retry_and_two_a_503(settings, room, png):
+def test_a_dead_engine_costs_a_retry_and_two_a_503(settings, room, png, monkeypatch):
+    monkeypatch.setattr("serving.door._ASKED_AGAIN_S", 0.0)
+
     async def ask():
         async with clients(settings, room) as (split, _, wire, _):
             url = "/v1/tasks/flowers:predict"

@@ -44,6 +44,25 @@ def test_every_sample_has_the_logits_that_it_has_alone(engine, prepared, picture
         np.testing.assert_allclose(row, alone, rtol=1e-4, atol=1e-5)
 
 
+def test_no_more_labels_are_joined_than_may_be(engine, prepared, pictures):
+    """Heads of 2, 5 and 3 labels; what does not fit has a forward of its own, and its answer."""
+    adapters = [prepared[0], prepared[1], prepared[2]]
+
+    batch = together([pictures[0]] * 3, adapters, rows_max=7)
+
+    assert [len(one.bias) for one in batch.adapters] == [7, 3]
+    assert batch.places == [(0, 0, 2), (0, 2, 7), (1, 0, 3)]
+    (alone,) = engine.run(pictures[0][None], [prepared[2]])
+    logits = batch.apart(engine.run(batch.pixels, batch.adapters))
+    np.testing.assert_allclose(logits[2], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_one_head_that_is_larger_is_computed_all_the_same(prepared, pictures):
+    batch = together([pictures[0]] * 2, prepared[1:3], rows_max=2)
+
+    assert list(batch.adapters) == prepared[1:3]
+
+
 def test_a_batch_of_different_pictures_stays_as_it_is(prepared, pictures):
     batch = together(pictures, prepared[:2])
 
