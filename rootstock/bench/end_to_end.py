@@ -4,7 +4,7 @@ import asyncio
 import io
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -21,12 +21,18 @@ from adapters_store.backbone import Backbone
 from adapters_store.store import AdapterStore
 from rootstock.bench.adapters import Maker
 from rootstock.bench.turns import Spread, order, quotients
+from rootstock.bench.wrk import Wrk, present
 from serving.config import Settings
 from serving.launch import free_port, run
 from serving.replica import Replica
 
 _METHODS: Final = ("alore", "lora")
 _PICTURES: Final = 32
+_SERVERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "haproxy": {"ingress": "haproxy"},
+    "python": {"ingress": "python"},
+    "split": {"ingress": "haproxy", "topology": "split"},
+}
 
 Send = Callable[[int], Awaitable[None]]  # one request, by its number
 
@@ -42,9 +48,10 @@ def measure(
     rounds: int,
     seconds: float,
 ) -> list[dict[str, Any]]:
-    """One row an arm: in process, through HAProxy, through the Python proxy.
+    """One row an arm: in process, through HAProxy, through the Python proxy, and split.
 
-    The arms take turns; a ratio is of neighbouring turns, its median and quartiles are given.
+    The arms take turns; a ratio is of neighbouring turns, its median and quartiles are given. Over
+    HTTP wrk sends, where it is installed: a client in Python would take much of the cores.
     """
     base, file = _weights(folder, backbone, weights)
     store = f"file://{folder}/store-{dtype}"
@@ -60,12 +67,13 @@ def measure(
     }
     with ExitStack() as stack:
         urls = {}
-        for ingress in ("haproxy", "python"):
-            settings = Settings(**common, port=free_port(), ingress=ingress)
-            urls[ingress] = stack.enter_context(run(settings)).url
+        for system, own in _SERVERS.items():
+            settings = Settings(**common, **own, port=free_port())
+            urls[system] = stack.enter_context(run(settings)).url
         replica = Replica(Settings(**common), "bench")
         stack.callback(replica.close)
-        systems = asyncio.run(_arms(replica, urls, names, pictures, clients, rounds, seconds))
+        wrk = Wrk(folder / f"wrk-{dtype}", names, pictures) if present() else None
+        systems = asyncio.run(_arms(replica, urls, names, pictures, clients, rounds, seconds, wrk))
         threads = torch.get_num_threads()
     return [
         {
@@ -76,6 +84,7 @@ def measure(
             "device": "cpu",
             "threads": threads,
             "clients": clients,
+            "client": "aiohttp" if wrk is None or system == "process" else "wrk",
             "distinct": tasks,
             "runs": rounds,
             "images_per_s": [round(r, 2) for r in rates],
@@ -95,6 +104,7 @@ async def _arms(
     clients: int,
     rounds: int,
     seconds: float,
+    wrk: Wrk | None,
 ) -> dict[str, list[float]]:
     """Images per second of every turn, by system; one turn each to warm up."""
     connector = aiohttp.TCPConnector(limit=0)
@@ -115,14 +125,20 @@ async def _arms(
 
             return send
 
-        arms: dict[str, Send] = {"process": in_process}
-        arms |= {ingress: over_http(url) for ingress, url in urls.items()}
-        for send in arms.values():
-            await _turn(send, clients, 1.0)
+        async def turn(system: str, seconds: float) -> float:
+            if system not in urls:
+                return await _turn(in_process, clients, seconds)
+            if wrk is None:
+                return await _turn(over_http(urls[system]), clients, seconds)
+            return await asyncio.to_thread(wrk.turn, urls[system], clients, seconds)
+
+        arms = ("process", *urls)
+        for system in arms:
+            await turn(system, 1.0)
         rates: dict[str, list[float]] = {system: [] for system in arms}
         for number in range(rounds):
             for system in order(list(arms), number):
-                rates[system].append(await _turn(arms[system], clients, seconds))
+                rates[system].append(await turn(system, seconds))
     return rates
 
 

@@ -125,7 +125,7 @@ async def clients(settings, room):
     for door in (split, fused):
         app = api.build(door, Both(door, room))
         transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
-        made.append(httpx2.AsyncClient(transport=transport, base_url="http://door"))
+        made.append(httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1"))
     try:
         yield (*made, wire, split)
     finally:
