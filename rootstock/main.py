@@ -8,6 +8,9 @@ from rootstock.commands import (
     bench,
     demo,
     evaluate,
+    loadtest,
+    loadtest_compare,
+    loadtest_saturate,
     methods,
     predict,
     serve,
@@ -29,6 +32,9 @@ app.add_typer(adapter.app, name="adapter")
 app.add_typer(store.app, name="store")
 app.command("serve")(serve.serve)
 app.command("predict")(predict.predict)
+loadtest.app.command("compare")(loadtest_compare.compare)
+loadtest.app.command("saturate")(loadtest_saturate.saturate)
+app.add_typer(loadtest.app, name="loadtest")
 app.add_typer(bench.app, name="bench")
 app.command("methods")(methods.methods)
 

@@ -108,7 +108,7 @@ async def kill(running: Running, backbone: Backbone) -> tuple[Any, ...]:
     """SIGKILL one engine under load; wait for the replacement, and see that it has every task."""
     known = engines(running)
     async with publisher(running) as by:
-        await _fresh(by, backbone, 101)
+        await _fresh(running, by, backbone)
         load = Load(running, TASKS, by.known, clients=4)
         async with load.running():
             await asyncio.sleep(1)
@@ -128,7 +128,7 @@ async def roll(running: Running, backbone: Backbone) -> tuple[Any, ...]:
     """New settings for every replica, one after the other, under load."""
     before, began = engines(running), time.monotonic()
     async with publisher(running) as by:
-        await _fresh(by, backbone, 102)
+        await _fresh(running, by, backbone)
         load = Load(running, TASKS, by.known, clients=4)
         async with load.running():
             await redeploy(running, budget_s=29.0)
@@ -198,8 +198,10 @@ def ten_tasks(running: Running, backbone: Backbone) -> tuple[Any, ...]:
     return (HEADS, PAIRS, f"{at[1]:.3f}", f"{at[0]:.3f} … {at[2]:.3f}")
 
 
-async def _fresh(by: Publisher, backbone: Backbone, number: int) -> None:
+async def _fresh(running: Running, by: Publisher, backbone: Backbone) -> None:
+    """One more release of every task: its answers tell its number."""
     for seed, task in enumerate(TASKS):
+        number = json.loads(request(running, "GET", f"/v1/tasks/{task}")[1])["active"] + 1
         await by.publish(task, telling(backbone, task, number, seed=seed))
 
 

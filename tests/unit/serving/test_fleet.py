@@ -91,7 +91,7 @@ class Broadcast:
 
 @pytest.mark.parametrize(("scaled", "expected"), [(False, 4), (True, 2)])
 def test_where_replicas_are_scaled_as_many_are_expected_as_there_are(scaled, expected, monkeypatch):
-    """A fleet of a fixed size misses what is gone; a scaled one has the size that Serve gives it."""
+    """A fleet of a fixed size misses what is gone; a scaled one is as large as Serve says."""
     from serving.fleet import RayFleet
 
     fleet = RayFleet("app", {"rootstock": 4}, scaled=scaled)

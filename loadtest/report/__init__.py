@@ -1,0 +1,1 @@
+"""What hits say: numbers, text and a page."""
