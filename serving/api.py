@@ -23,6 +23,7 @@ from serving.access import AccessLog
 from serving.auth import Gate
 from serving.door import Door
 from serving.errors import RequestInvalidError
+from serving.lately import Lately
 from serving.passage import Passage, Visit, best, odds
 from serving.problems import http_problem, problem, refusal, status_of, worded
 from serving.telemetry import merge
@@ -122,7 +123,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 async def _refuse_gone(request: Request, _: Exception) -> Response:
     """Nobody reads this: the client left while its body was being read."""
-    return worded(request.url.path, http_problem(400, "the body ended early"))
+    return worded(request.url.path, http_problem(499, "the client left"))
 
 
 async def _refuse_http(request: Request, error: Exception) -> Response:
@@ -156,6 +157,7 @@ class Edge:
 
     def __init__(self, replica: Door, fleet: Fleet, passage: Passage) -> None:
         self._replica, self._fleet, self._passage = replica, fleet, passage
+        self._scrape = Lately(self._scraped, 0.0)  # one at a time, for all who ask meanwhile
 
     async def predict(self, request: Request, task: str, top_k: TopK = TOP_K) -> Response:
         """Answer with the most probable labels of the image for the task."""
@@ -246,6 +248,9 @@ class Edge:
 
     async def metrics(self) -> Response:
         """One scrape holds every replica, by label `replica`."""
-        answers = await self._fleet.broadcast("metrics")
-        text = merge(dict(answers), self._fleet.expected())
+        text = await self._scrape()
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _scraped(self) -> str:
+        answers = await self._fleet.broadcast("metrics")
+        return await asyncio.to_thread(merge, dict(answers), self._fleet.expected())

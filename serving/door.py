@@ -309,7 +309,7 @@ class Door:
         ready, status = self.ready()
         engines = await self._engines_are()
         status["engines"] = [
-            {k: e[k] for k in _ENGINE_SHOWN}
+            {k: e.get(k, []) for k in _ENGINE_SHOWN}  # one of an earlier build may say less
             for e in sorted(engines, key=lambda e: str(e["replica"]))
         ]
         return ready and any(e["ready"] for e in engines), status

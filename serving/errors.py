@@ -18,7 +18,11 @@ AdapterError
 └── QuarantinedError(task, release, faults) served until it was found to answer wrongly
 """
 
+from typing import ClassVar, Final
+
 from adapters_store.errors import AdapterError, RootstockError
+
+LASTING_S: Final = 30  # to try again after: only another release, or another process, heals it
 
 
 class ServingError(RootstockError):
@@ -112,6 +116,8 @@ class DeadlineError(ServingError):
 class ReleaseFailedError(ServingError):
     """The release cannot be served here, and no earlier one was verified."""
 
+    retry_after_s: ClassVar[int] = LASTING_S
+
     def __init__(self, task: str, release: int) -> None:
         super().__init__(task, release)
         self.task, self.release = task, release
@@ -158,6 +164,8 @@ class ClosingError(ServingError):
 
 class QuarantinedError(AdapterError):
     """This process served the release until one of its answers was found to be wrong."""
+
+    retry_after_s: ClassVar[int] = LASTING_S
 
     def __init__(self, task: str, release: int, faults: tuple[str, ...]) -> None:
         super().__init__(task, release, faults)

@@ -1,5 +1,6 @@
 """A task's life over HTTP: publish, activate, alias, split, retire, list. Knows no tensor."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Final, TypedDict
@@ -196,7 +197,8 @@ class Lifecycle:
         self._gate.check("predict", request.headers.get("authorization"))
         if task not in self._replica.follower.view.catalog.tasks:
             raise TaskNotFoundError(task)
-        events = await self._replica.write(lambda: self._replica.store.history(task))
+        # Not where changes are written: readers must not hold up writers.
+        events = await asyncio.to_thread(self._replica.store.history, task)
         return self._json({"items": [e.model_dump(mode="json") for e in events]})
 
     async def publish(

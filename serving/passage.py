@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
+from starlette.requests import ClientDisconnect
 
 from serving import access
 from serving.auth import Gate
@@ -102,7 +103,7 @@ class Passage:
                     yield await self._admitted(request, time.monotonic() + budget_s)
             except TimeoutError:
                 raise DeadlineError(budget_s) from None
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ClientDisconnect):
             outcome = _GONE
             raise
         except Exception as error:

@@ -122,3 +122,55 @@ def test_a_storm_of_probes_asks_the_engines_once(replica_of, monkeypatch):
 
     asyncio.run(ask())
     assert len(asked) == 1
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_fault_of_ours(replica_of, publish):
+    """It is counted as gone, and its place is free again."""
+    publish("digits")
+    replica = replica_of(wait_s=60.0)
+    app = api.build(replica, Alone(replica))
+    sent = iter(({"type": "http.request", "body": b"\x89PNG", "more_body": True},))
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/tasks/digits:predict",
+        "raw_path": b"/v1/tasks/digits:predict",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"image/png")],
+    }
+
+    async def receive():
+        return next(sent, {"type": "http.disconnect"})
+
+    async def send(_message) -> None:
+        pass
+
+    asyncio.run(app(scope, receive, send))
+
+    text = _metrics(replica)
+    assert 'outcome="gone"' in text
+    assert 'outcome="internal"' not in text
+    asyncio.run(let_in(replica, 0))
+
+
+def test_many_scrapes_at_once_are_one_broadcast(replica_of):
+    replica = replica_of()
+    asked = []
+
+    class Counting(Alone):
+        async def broadcast(self, method, *args, timeout_s=2.0):
+            asked.append(method)
+            await asyncio.sleep(0.05)
+            return await super().broadcast(method, *args, timeout_s=timeout_s)
+
+    async def ask():
+        transport = httpx2.ASGITransport(api.build(replica, Counting(replica)))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://door") as client:
+            return await asyncio.gather(*(client.get("/metrics") for _ in range(8)))
+
+    answers = asyncio.run(ask())
+
+    assert {a.status_code for a in answers} == {200}
+    assert len({a.text for a in answers}) == 1
+    assert asked == ["metrics"]

@@ -57,6 +57,11 @@ def test_what_may_be_tried_again_says_when():
     for error in (errors.OverloadedError("full", 3), errors.TaskBusyError("digits", 3)):
         assert refusal(error).headers["retry-after"] == "3"
     assert refusal(errors.ClosingError()).headers["retry-after"] == "1"
+    for lasting in (
+        errors.ReleaseFailedError("t", 3),
+        errors.QuarantinedError("t", 3, ("it answered wrongly",)),
+    ):
+        assert refusal(lasting).headers["retry-after"] == "30"
     assert refusal(errors.UnauthorizedError()).headers["www-authenticate"] == "Bearer"
 
 
