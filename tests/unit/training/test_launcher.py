@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -48,11 +49,11 @@ def short():
 
 @pytest.fixture
 def train(write_folder, tmp_path, short):
-    """Runs `rootstock train` in a process of its own; gives its JSON."""
+    """Runs `rootstock train` with each of the arguments, all at once; gives their JSON."""
     images = write_folder({"train": 8, "val": 3, "test": 3})
 
-    def run(name: str, *args: str) -> dict:
-        out = tmp_path / f"{name}.safetensors"
+    def run(place: int, args: tuple[str, ...]) -> dict:
+        out = tmp_path / f"{place}.safetensors"
         given = {n: v for n, v in os.environ.items() if not n.startswith("RAY_")}
         flags = {"--data": images, "--task": "patterns", "--out": out, "--threads": "1"}
         still = ("dropout=0", "drop_path=0", "precision=fp32")
@@ -73,7 +74,11 @@ def train(write_folder, tmp_path, short):
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout) | {"stderr": done.stderr}
 
-    return run
+    def all_of(*commands: tuple[str, ...]) -> list[dict]:
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(run, range(len(commands)), commands))
+
+    return all_of
 
 
 @pytest.mark.slow
@@ -82,8 +87,7 @@ def test_a_sweep_by_workers_is_the_sweep_of_one_process(train, short):
     """Same choice, same digests, and nothing of Ray is left."""
     sweep = ("--epochs", "2", "--batch", "6", "--sweep", "lr=1e-4,1e-2", "--seeds", "2")
 
-    one = train("one", *sweep)
-    two = train("two", *sweep, "--workers", "2")
+    one, two = train(sweep, (*sweep, "--workers", "2"))
 
     assert two["protocol"] == one["protocol"]
     assert [s["digest"] for s in two["seeds"]] == [s["digest"] for s in one["seeds"]]
@@ -97,8 +101,7 @@ def test_processes_that_share_batches_train_as_one_does(train):
     """Up to rounding: each gives its part of every gradient."""
     plain = ("--epochs", "2", "--set", "lr=0.005", "--batch", "8")
 
-    one = train("one", *plain)
-    two = train("two", *plain, "--data-parallel", "2")
+    one, two = train(plain, (*plain, "--data-parallel", "2"))
 
     for mine, theirs in zip(two["log"], one["log"], strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
