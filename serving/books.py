@@ -116,9 +116,9 @@ class Books:
         return 0
 
     def refused(self, digest: str, error: AdapterError, *, remember: bool) -> None:
-        """Note that these bytes will never be served here."""
+        """Note that these bytes will never be served here; what is quarantined stays so."""
         self.forget(digest)
-        if remember:
+        if remember and self.quarantined(digest) is None:
             self._failed[digest] = error
 
     def unreachable(self, digest: str, error: StoreError, until: float) -> None:

@@ -276,11 +276,19 @@ class EngineRoom:
                         batch=len(runnable),
                     )
                 self._note(answers.values(), len(how))
-                if self.second is not None:
-                    self.second.offer((samples[i], answer) for i, answer in answers.items())
+                self._offer([(samples[i], answer) for i, answer in answers.items()])
         finally:
             self.residency.release(slotted)
         return [answers[i] if i in answers else _error(placed[d]) for i, d in enumerate(digests)]
+
+    def _offer(self, answered: Collection[tuple[Sample, Answer]]) -> None:
+        """To the second look; what goes wrong there costs nobody an answer."""
+        if self.second is None:
+            return
+        try:
+            self.second.offer(answered)
+        except Exception:
+            log.exception("answers were not offered to the second look")
 
     def _note(self, answers: Collection[Answer], distinct: int) -> None:
         self.telemetry.observe("rootstock_batch_samples", len(answers))

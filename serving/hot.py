@@ -187,15 +187,20 @@ class Hot:
         return None if release is None else release.digest
 
     def _reachable(self, view: View) -> frozenset[str]:
-        """Digests that requests lead to, other than by a release's number; once for each view."""
+        """Digests that requests lead to, other than by a release's number.
+
+        What the catalog points at is collected once for each view. What stands in may change
+        without a new one: by a quarantine, or by a load on demand.
+        """
         if self._reached[0] is not view:
-            found = {releases[0].digest for releases in view.verified.values()}
+            found: set[str] = set()
             for state in view.catalog.tasks.values():
                 numbers = {*state.aliases.values(), *state.split, state.active or 0}
                 releases = () if state.retired else map(state.find, numbers)
                 found |= {r.digest for r in releases if r is not None}
             self._reached = (view, frozenset(found))
-        return self._reached[1]
+        answering = (standing_in(passed, self._refused) for passed in view.verified.values())
+        return self._reached[1].union(r.digest for r in answering if r is not None)
 
     def _drop_doubted(self) -> None:
         for digest in self._doubted - self._dropped:

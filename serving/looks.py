@@ -6,8 +6,8 @@ differs from stretch to stretch, so that no rhythm of the traffic hides anything
 when none of the stream was kept for a while, the very first among them: what is seldom asked for
 is looked at most.
 
-Invariant: what waits never weighs more than the budget; the used bytes are the sum of what waits;
-no line is empty. `check()` verifies it.
+Invariant: what waits never weighs more than the budget; the used bytes are the sum of what waits,
+which is counted; no line is empty. `check()` verifies it.
 """
 
 import math
@@ -31,6 +31,7 @@ class _Stream:
     drawn: int = 0  # which answer of all is taken from it
     ends: int = 0  # with this answer the next one begins
     kept: float = -math.inf  # when one was kept last
+    missed: bool = False  # one that was due since then found no room, and was counted
 
 
 class Looks(Generic[K, T]):
@@ -50,11 +51,11 @@ class Looks(Generic[K, T]):
         self._lines: OrderedDict[K, deque[tuple[T, int]]] = (
             OrderedDict()
         )  # whose turn is next first
-        self.used_bytes = 0
+        self.used_bytes = self._waiting = 0
 
     def __len__(self) -> int:
         """How many wait."""
-        return sum(map(len, self._lines.values()))
+        return self._waiting
 
     def offer(self, key: K, nbytes: int, now: float, keep: Callable[[], T]) -> int:
         """Count an answer, and keep it when it is drawn or due, and there is room.
@@ -68,7 +69,8 @@ class Looks(Generic[K, T]):
             keep: makes what is kept.
 
         Returns:
-            How many that were drawn have lost their place, or found none.
+            How many have lost their place, or found none. As long as a stream finds no place, each
+            of its answers is due: they count once, beside those that are drawn.
         """
         stream = self._stream(key)
         number, stream.seen = stream.seen, stream.seen + 1
@@ -80,10 +82,13 @@ class Looks(Generic[K, T]):
             return 0
         lost = self._push_out(nbytes) if key not in self._lines else 0
         if self.used_bytes + nbytes > self._most_bytes:
-            return lost + drawn
+            counts = drawn or not stream.missed
+            stream.missed |= due
+            return lost + counts
         self._lines.setdefault(key, deque()).append((keep(), nbytes))
         self.used_bytes += nbytes
-        stream.kept = now
+        self._waiting += 1
+        stream.kept, stream.missed = now, False
         return lost
 
     def next(self) -> T | None:
@@ -93,6 +98,7 @@ class Looks(Generic[K, T]):
         key, line = next(iter(self._lines.items()))
         item, nbytes = line.popleft()
         self.used_bytes -= nbytes
+        self._waiting -= 1
         if line:
             self._lines.move_to_end(key)
         else:
@@ -107,7 +113,9 @@ class Looks(Generic[K, T]):
     def forget(self, key: K) -> None:
         """Let go of a stream and of all that waits of it; should it go on, it begins anew."""
         self._streams.pop(key, None)
-        self.used_bytes -= sum(nbytes for _, nbytes in self._lines.pop(key, ()))
+        line = self._lines.pop(key, ())
+        self.used_bytes -= sum(nbytes for _, nbytes in line)
+        self._waiting -= len(line)
 
     def check(self) -> None:
         """Verify the invariant.
@@ -117,6 +125,7 @@ class Looks(Generic[K, T]):
         """
         assert all(self._lines.values())
         assert self.used_bytes == sum(n for line in self._lines.values() for _, n in line)
+        assert self._waiting == sum(map(len, self._lines.values()))
         assert 0 <= self.used_bytes <= self._most_bytes
         assert len(self._streams) <= STREAMS_MOST
         assert all(s.seen <= s.ends and s.drawn < s.ends for s in self._streams.values())
@@ -141,10 +150,8 @@ class Looks(Generic[K, T]):
     def _push_out(self, nbytes: int) -> int:
         """Make room, as far as some line has more than one; how many had to leave."""
         gone = 0
-        while self.used_bytes + nbytes > self._most_bytes and self._lines:
-            longest = max(self._lines.values(), key=len)
-            if len(longest) == 1:
-                break
-            self.used_bytes -= longest.pop()[1]
+        while self.used_bytes + nbytes > self._most_bytes and self._waiting > len(self._lines):
+            self.used_bytes -= max(self._lines.values(), key=len).pop()[1]
+            self._waiting -= 1
             gone += 1
         return gone

@@ -153,6 +153,10 @@ class Residency:
         if placed is None:
             facts = self._host.at_hand(digest)
             if facts is None:
-                raise LookupError(digest)
+                raise self._host.failure(digest) or LookupError(digest)
             placed = self._placing.place(facts)
+            if error := self._host.failure(digest):  # meanwhile: its slot was not there to be freed
+                self._placing.drop((digest,))
+                self._placing.release((digest,))
+                raise error
         return placed

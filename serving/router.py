@@ -23,7 +23,7 @@ def route(
         catalog: as this replica has applied it.
         ref: what the client named.
         key: decides a split; the same key stays with the same release.
-        verified: by task, the releases that were active and passed here, the last first.
+        verified: by task, the live releases that were active and passed here, the last first.
         refused: whether a digest is known never to be served here.
 
     Raises:

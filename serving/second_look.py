@@ -40,6 +40,7 @@ _CORE_SHARE: Final = 0.05  # of one core, for all looks together
 _BACK_OFF_S: Final = 10.0  # after a look that came to nothing
 _ROUNDINGS: Final = 3.0  # so much further off than rounding takes the plain path may answers be
 _MOVED: Final = 8
+_FAR: Final = 1000.0  # so much times what is tolerated; infinity would spoil a sum for ever
 
 
 class Stream(NamedTuple):
@@ -149,11 +150,15 @@ class SecondLook:
         # Of usual priority: a low one would be put aside while it holds the interpreter's lock, and
         # on a busy machine whoever answers would then wait for it.
         on_one_core()
-        try:
-            while True:
-                self._rest(self._once())
-        except ClosingError:
-            return
+        while not self._closed:
+            try:
+                rest = self._once()
+            except ClosingError:
+                return
+            except Exception:  # whatever it was, the next look may succeed
+                log.exception("looking again went wrong")
+                rest = _BACK_OFF_S
+            self._rest(rest)
 
     def _once(self) -> float:
         """The next look, once there is one and the engine is idle; for how long to rest after it.
@@ -200,7 +205,7 @@ class SecondLook:
         plainly = self._last[1]
         (plain,) = plainly.logits(kept.pixels[None])
         verdict = compare(kept.logits, plain, _usual(plainly.adapter), self._tolerance)
-        self._telemetry.observe("rootstock_second_look_distance", verdict.part)
+        self._telemetry.observe("rootstock_second_look_distance", min(verdict.part, _FAR))
         if not verdict.faults:
             return "agreed"
         self._last = None  # doubted as well

@@ -28,7 +28,7 @@ _RECENT: Final = 4  # releases of a task that stay in host memory though nothing
 
 @dataclass(slots=True)
 class Passed:
-    """By task, the releases that were active and passed here, the last first; a few of them."""
+    """By task, the live releases that were active and passed here, the last first; a few."""
 
     # never altered, only replaced
     releases: Mapping[str, tuple[Release, ...]] = field(default_factory=dict)
@@ -184,11 +184,11 @@ class Follower:
         self._residency.prefetch(r.digest for s in changed for r in _pointed(s))
         with self._applied, self._swapping:
             known = self._view.verified
-            passed = {n: _with(known.get(n, ()), release) for n, release in fine.items()}
+            passed = {s.name: _standing(known.get(s.name, ()), s, fine) for s in changed}
             verified = {
                 name: releases
                 for name, releases in {**known, **passed}.items()
-                if name in catalog.tasks and not catalog.tasks[name].retired
+                if releases and name in catalog.tasks and not catalog.tasks[name].retired
             }
             self._view = View(catalog, blocked, Passed(verified))
             self._applied.notify_all()
@@ -212,7 +212,8 @@ class Follower:
         # One that does not pass leaves the one before it answering, which nobody may have asked
         # for yet: then it has not been verified either.
         known = self._view.verified
-        unsure = {n: r for n, r in older.items() if n not in fine and n not in known}
+        sure = {s.name for s in changed if _standing(known.get(s.name, ()), s, fine)}
+        unsure = {n: r for n, r in older.items() if n not in sure}
         return self._passing(unsure, until) | fine
 
     def _passing(self, releases: Mapping[str, Release], until: float) -> dict[str, Release]:
@@ -256,6 +257,15 @@ def _with(known: Sequence[Release], release: Release) -> tuple[Release, ...]:
     """One more that passed; what passed before it may have to stand in for it one day."""
     others = (r for r in known if r.digest != release.digest)
     return (release, *others)[:_RECENT]
+
+
+def _standing(
+    known: Sequence[Release], state: TaskState, fine: Mapping[str, Release]
+) -> tuple[Release, ...]:
+    """Releases of a task that passed and that the catalog still holds: none that was retired."""
+    new = fine.get(state.name)
+    passed = known if new is None else _with(known, new)
+    return tuple(r for r in passed if state.find(r.number) is not None)
 
 
 def _fine(future: "Future[Any]") -> bool:

@@ -82,6 +82,8 @@ class Engine:
         self.spec = backbone.spec
         self.dtype, self.device = DTYPES[dtype], _device(device)
         self.threads = threads or torch.get_num_threads()
+        if self.device.type == "cuda" and self.dtype == torch.float32:
+            _in_full()
         shares = self.dtype == torch.float32 and self.device.type == "cpu"
         net = backbone.net if shares else copy.deepcopy(backbone.net)
         self._pristine, self._net = backbone, net.to(self.device, self.dtype)
@@ -242,6 +244,15 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device
+
+
+def _in_full() -> None:
+    """Have fp32 computed in fp32, in the whole process; convolutions are in TF32 by default.
+
+    Its ten bits of mantissa take honest answers further off than fp32's tolerance, 1e-3, allows.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
 
 
 class Lane:

@@ -1,6 +1,7 @@
 """The plain path in a thread that makes way for others. Knows no store, no queue and no policy."""
 
 import copy
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -66,5 +67,13 @@ class _Pausing(TorchFunctionMode):
 
 
 def on_one_core() -> None:
-    """Operations that the calling thread begins are done by it alone."""
+    """Operations that the calling thread begins are done by it alone.
+
+    Torch keeps the last number that any thread told it for threads yet to be born. So a thread
+    that ends at once tells it the one before again.
+    """
+    others = torch.get_num_threads()
     torch.set_num_threads(1)
+    telling = threading.Thread(target=torch.set_num_threads, args=(others,))
+    telling.start()
+    telling.join()

@@ -54,6 +54,7 @@ def settings_of(tiny, weights, tmp_path):
                 "backbone": tiny.spec.ref.name,
                 "weights": weights,
                 "backbone_kwargs": tiny.spec.ref.kwargs,
+                "threads": 1,  # the fewest forms to choose from: every replica measures them all
                 "batch_max": 8,
                 "slots": 8,
                 "poll_s": 0.1,

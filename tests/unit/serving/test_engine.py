@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from adapters_store import plain
 from adapters_store.normal_form import Kronecker, LinearForm, LowRank, apply
-from serving.engine.engine import CostCurve, Engine
+from serving.engine.engine import CostCurve, Engine, _in_full
 from serving.engine.lane import after, before, plan
 from serving.engine.layout import flatten
 
@@ -150,6 +150,41 @@ def test_an_adapter_takes_about_its_artifact_in_memory(nano, make_adapter):
 
     stored = adapter.factor_bytes + adapter.head_weight.nbytes + adapter.head_bias.nbytes
     assert prepared.nbytes <= 1.3 * stored
+
+
+def tf32() -> tuple[bool, bool]:
+    """Whether products of matrices, and convolutions, are computed in it on CUDA."""
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+def allow(products: bool, convolutions: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = products
+    torch.backends.cudnn.allow_tf32 = convolutions
+
+
+@pytest.fixture
+def _tf32():
+    before = tf32()
+    allow(True, True)
+    yield
+    allow(*before)
+
+
+@pytest.mark.usefixtures("_tf32")
+def test_fp32_in_full_switches_every_shortcut_off():
+    assert tf32() == (True, True)
+
+    _in_full()
+
+    assert tf32() == (False, False)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.usefixtures("_tf32")
+def test_an_fp32_engine_on_cuda_computes_in_full(nano):
+    Engine(nano, "fp32", "cuda")
+
+    assert tf32() == (False, False)
 
 
 def test_the_best_batch_is_the_smallest_whose_images_cost_about_the_least():

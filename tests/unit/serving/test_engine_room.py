@@ -94,6 +94,18 @@ def test_a_part_that_fails_takes_no_answer_of_another_part_along(room, tiny, png
     assert [type(answer) for answer in answers[8:]] == [MemoryError, MemoryError]
 
 
+def test_a_second_look_that_goes_wrong_costs_no_answer(room, tiny, store, png, monkeypatch):
+    def offer(answered):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(room.second, "offer", offer)
+    digest = store.catalog().task("digits").releases[0].digest
+
+    (answer,) = asyncio.run(room.compute(samples(tiny, png, digest), patient=True))
+
+    assert isinstance(answer, Answer)
+
+
 def test_what_cannot_be_had_is_its_own_samples_error(room, tiny, png):
     (missing,) = asyncio.run(room.compute(samples(tiny, png, "f" * 64), patient=True))
 

@@ -186,36 +186,6 @@ def test_a_fold_that_answers_otherwise_is_refused_for_good(bench, publish, engin
     assert len(bench.fetched) == 1
 
 
-def test_a_doubted_copy_is_seen_by_no_batch_and_never_built_again(bench, publish):
-    digest = artifact.digest(publish("favourite"))
-    hot = bench.hot(gain=Gain(), pins=("favourite",))
-    hot.look()
-    assert bench.serve("favourite") == {digest}
-
-    hot.doubt(digest)
-    assert bench.serve("favourite") == set(), "at once, and not after the next look"
-    for _ in range(2):
-        hot.look()
-
-    assert hot.merged == set()
-    assert bench.merges("demoted", "disagreed") == 1
-    assert bench.merges("promoted", "pinned") == 1
-    assert bench.counted("rootstock_merged_bytes") == 0
-
-
-def test_what_is_quarantined_is_not_answered_merged(bench, publish):
-    digest = artifact.digest(publish("favourite"))
-    hot = bench.hot(gain=Gain(), pins=("favourite",))
-    hot.look()
-    route = bench.to("favourite")
-
-    bench.refused.add(digest)
-
-    assert hot.choose([route]) == {}
-    hot.look()
-    assert hot.merged == set()
-
-
 def test_what_cannot_be_folded_is_refused_for_good(bench, publish, engine, monkeypatch):
     publish("favourite")
 
@@ -254,9 +224,9 @@ def test_what_fails_to_be_folded_for_another_reason_is_tried_again(
     assert hot.merged == {digest}
 
 
-def test_an_unreachable_store_only_backs_off(bench, publish):
+def test_an_unreachable_store_only_backs_off(bench, publish, monkeypatch):
     digest = artifact.digest(publish("favourite"))
-    hot = bench.hot(pins=("favourite",), rules=replace(RULES, retry_s=0.05))
+    hot = bench.hot(pins=("favourite",), rules=replace(RULES, retry_s=60.0))
     bench.away = True
     hot.look()
     hot.look()
@@ -264,8 +234,9 @@ def test_an_unreachable_store_only_backs_off(bench, publish):
     assert len(bench.fetched) == 1
 
     bench.away = False
-    deadline = time.monotonic() + 10
-    while not hot.merged and time.monotonic() < deadline:
+    later = time.monotonic() + 61.0
+    with monkeypatch.context() as patch:  # the wait itself is not what is looked at
+        patch.setattr("serving.hot.time.monotonic", lambda: later)
         hot.look()
 
     assert hot.merged == {digest}

@@ -1,6 +1,7 @@
 """Which answers are looked at again: an exact share, all releases among them, within a bound."""
 
 import math
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -86,6 +87,18 @@ def test_what_finds_no_room_is_dropped_and_a_busy_release_gives_way_to_others():
 
     assert [made.next() for _ in range(4)] == ["busy 0", "rare", "other", None]
     assert made.used_bytes == 0
+
+
+def test_due_answers_that_find_no_room_count_once_until_one_finds_some():
+    made: Looks[str, int] = Looks(1e-6, 10, 600.0)
+    offer = partial(made.offer, nbytes=10, keep=lambda: 0)
+    assert offer("first", now=0.0) == 0
+
+    assert [offer("late", now=now) for now in (1.0, 2.0, 3.0)] == [1, 0, 0]
+    made.next()
+    assert offer("late", now=4.0) == 0
+    assert [offer("first", now=now) for now in (700.0, 701.0)] == [1, 0]
+    made.check()
 
 
 def test_nothing_is_made_for_what_is_not_kept():

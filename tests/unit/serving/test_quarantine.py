@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adapters_store import artifact
-from adapters_store.errors import AdapterError
+from adapters_store.errors import AdapterError, EffectFailedError
 from serving.engine.engine import Engine
 from serving.engine_room import EngineRoom
 from serving.errors import QuarantinedError
@@ -258,6 +258,50 @@ def test_a_load_under_way_ends_with_the_quarantine(residency, artifacts, shelf):
 
     assert isinstance(load.exception(), QuarantinedError)
     assert residency.known() == 0
+
+
+def test_a_load_under_way_that_fails_by_itself_takes_no_quarantine_back(
+    residency, artifacts, shelf
+):
+    digest = shelf.put(artifacts[0])
+    error = QuarantinedError("digits", 1, ("other logits",))
+
+    def prove(*how):
+        residency.quarantine(digest, error)
+        raise EffectFailedError("digits", ("other logits",))
+
+    residency._host._loader.prove = prove
+    wait([residency.get(digest)], 10)
+
+    assert residency.quarantines() == [error]
+    with pytest.raises(QuarantinedError):
+        residency.install(digest, artifacts[0], "digits")
+    residency.check()
+
+
+@pytest.mark.parametrize("place", ["at_hand", "place"])
+def test_a_quarantine_while_a_slot_is_sought_leaves_none_behind(
+    residency, artifacts, shelf, monkeypatch, place
+):
+    """Between any two steps: it is that error, and not that nobody holds the adapter."""
+    digest = shelf.put(artifacts[0])
+    held = residency.get(digest).result(10)
+    error = QuarantinedError("digits", 1, ("other logits",))
+    part = residency._host if place == "at_hand" else residency._placing
+    real = getattr(part, place)
+
+    def meanwhile(what):
+        residency.quarantine(digest, error)
+        return real(what)
+
+    monkeypatch.setattr(part, place, meanwhile)
+    found = residency.slot([digest])
+    residency.release(())
+
+    assert found == {digest: error}
+    assert residency.resident() == ()
+    residency.check()
+    assert held.digest == digest
 
 
 def test_numbers_flipped_in_a_test_are_really_others():

@@ -9,7 +9,7 @@ import torch
 from adapters_store import artifact, plain
 from adapters_store.errors import StoreUnavailableError
 from serving import second_look
-from serving.engine.plainly import Plainly
+from serving.engine.plainly import Plainly, on_one_core
 from serving.quiet import Quiet
 from serving.second_look import SecondLook
 from serving.telemetry import Telemetry
@@ -248,10 +248,49 @@ def test_closing_ends_a_look_that_waits_for_its_moment(desk):
     assert desk.results("agreed") == 0
 
 
-def test_threads_of_others_keep_their_number(desk):
-    """Looks compute on one core; who asks torch afterwards is not told so."""
-    before = torch.get_num_threads()
-    desk.offer()
+def test_threads_of_others_keep_their_number():
+    """Looks compute on one core; who asks torch afterwards is not told so, nor is a new thread."""
+    before, numbers = torch.get_num_threads(), []
+
+    def looking():
+        on_one_core()
+        numbers.append(torch.get_num_threads())
+
+    torch.set_num_threads(2)
+    try:
+        for target in (looking, lambda: numbers.append(torch.get_num_threads())):
+            thread = threading.Thread(target=target)
+            thread.start()
+            thread.join(WAIT_S)
+        assert (numbers, torch.get_num_threads()) == ([1, 2], 2)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_goes_wrong_around_a_look_ends_no_look_but_that_one(desk, monkeypatch):
+    monkeypatch.setattr(second_look, "_BACK_OFF_S", 0.0)
+    monkeypatch.setattr(second_look, "_CORE_SHARE", 1.0)
+    count, failed = desk.telemetry.count, []
+
+    def once(name, *how, **labels):
+        if not failed:
+            failed.append(name)
+            raise RuntimeError("of the metrics")
+        count(name, *how, **labels)
+
+    monkeypatch.setattr(desk.telemetry, "count", once)
+    desk.offer(0)
+    desk.offer(1)
+
     desk.until(lambda: desk.results("agreed") == 1)
 
-    assert torch.get_num_threads() == before
+    assert failed == ["rootstock_second_looks"]
+
+
+def test_infinitely_wrong_answers_leave_the_metric_a_number(desk):
+    desk.offer(0, change=np.nan)
+
+    desk.until(lambda: desk.results("disagreed") == 1)
+
+    assert np.isfinite(desk.counted("rootstock_second_look_distance_sum"))
+    assert desk.counted("rootstock_second_look_distance_count") == 1

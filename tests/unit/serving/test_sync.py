@@ -8,7 +8,9 @@ import pytest
 from adapters_store import artifact
 from adapters_store.adapter import Adapter
 from adapters_store.errors import StoreUnavailableError
+from serving.errors import QuarantinedError
 from serving.replica import Replica
+from serving.router import route
 
 
 def until(condition, timeout_s=10.0):
@@ -232,6 +234,25 @@ def test_following_goes_on_after_an_unexpected_error(replica_of, publish, monkey
     publish("digits")
 
     until(lambda: replica.generation == 1)
+
+
+def test_a_retired_release_stands_in_for_nothing(replica_of, publish, store):
+    """It passed here once, and somebody has taken it back since."""
+    replica = replica_of(poll_s=3600)
+    follower, residency = replica.follower, replica.residency
+    for seed in range(3):
+        digest = artifact.digest(publish("digits", seed=seed))
+        follower.catch_up()
+        residency.get(digest).result(10)
+        follower.passed("digits", digest)
+    assert [r.number for r in follower.view.verified["digits"]] == [3, 2, 1]
+
+    store.retire("digits", 2, by="test")
+    follower.catch_up()
+    residency.quarantine(digest, QuarantinedError("digits", 3, ("other logits",)))
+
+    view = follower.view
+    assert route(view.catalog, "digits", None, view.verified, residency.refused).release == 1
 
 
 def test_releases_that_are_left_behind_leave_memory(replica_of, publish, store):
