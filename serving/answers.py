@@ -99,8 +99,9 @@ class Holder(Shape):
     replica: str
     kind: str
     generation: _Count
-    release: _Number
-    digest: Hex
+    release: _Number | None
+    digest: Hex | None
+    detail: str | None = None  # why it answers with none
 
 
 class Task(Summary):

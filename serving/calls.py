@@ -85,16 +85,14 @@ def _metrics(member: Member) -> tuple[str, Any]:
 
 
 def _task(member: Member, task: str) -> dict[str, Any]:
-    """What this replica answers with for a task."""
+    """What this replica answers with for a task, or why it does not."""
     view = member.follower.view
-    way = route(view.catalog, task, None, view.verified, member.refused)
-    return {
-        "replica": member.name,
-        "kind": member.kind.value,
-        "generation": member.generation,
-        "release": way.release,
-        "digest": way.digest,
-    }
+    who = {"replica": member.name, "kind": member.kind.value, "generation": member.generation}
+    try:
+        way = route(view.catalog, task, None, view.verified, member.refused)
+    except RootstockError as error:  # a raise would make this replica the one that is missing
+        return {**who, "release": None, "digest": None, "detail": str(error)}
+    return {**who, "release": way.release, "digest": way.digest}
 
 
 def _load(member: Member, task: str) -> RootstockError | None:

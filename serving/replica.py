@@ -29,8 +29,8 @@ class Here:
 
     @property
     def ahead(self) -> int:
-        """Two batches."""
-        return 2 * self._batcher.batch_max
+        """A batch, while the one before it is computed; more would only wait."""
+        return self._batcher.batch_max
 
     async def known(self, digest: str) -> Known:
         """From host memory, or loaded and verified."""

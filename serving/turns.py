@@ -36,8 +36,8 @@ class Turns:
         Args:
             room: images that may wait.
             ahead: images decoded or being decoded, beside those that an engine has taken.
-            wait_s: who would wait longer for an engine is refused, unless fewer than `ahead` are
-                before him.
+            wait_s: who would wait longer for an engine is refused, unless his turn is the next one
+                or fewer than `ahead` are before him, decoded ones included.
             at_hand: how many decoded ones no engine has taken yet.
             clock: in seconds.
             dice: in [0, 1).
@@ -145,7 +145,7 @@ class Turns:
         reason = ""
         if not fits(self._line.of(task), everyones, self._room):
             reason = f"{everyones} images wait already"
-        elif before >= self._ahead and wait_s > self._wait_s:
+        elif before and before + self._pipe() >= self._ahead and wait_s > self._wait_s:
             reason = f"it would wait for {wait_s:.2g} s"
         elif 0 < before * each_s + self._rest_s(now) > until - now:
             reason = "no answer is to be expected within its time"

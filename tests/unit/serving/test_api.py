@@ -185,6 +185,18 @@ def test_a_task_shows_labels_releases_and_replicas(door):
     assert answer.headers["etag"] == '"2"'
 
 
+def test_a_replica_that_cannot_answer_for_a_task_says_why(door, tiny, make_adapter):
+    """It is in the list: one that is missing there would be one that is gone."""
+    client, _ = door
+    data = artifact.write(make_adapter(tiny, "linear", "waiting", labels=3))
+    assert client.put("/v1/tasks/waiting?activate=false", content=data).status_code == 201
+
+    (replica,) = client.get("/v1/tasks/waiting").json()["replicas"]
+
+    assert (replica["release"], replica["digest"]) == (None, None)
+    assert "waiting" in replica["detail"]
+
+
 def test_publishing_swaps_the_release_and_pins_still_answer(door, tiny, make_adapter, png):
     client, _ = door
     data = artifact.write(make_adapter(tiny, "linear", "digits", labels=6, seed=9))

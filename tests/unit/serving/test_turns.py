@@ -129,14 +129,17 @@ def test_who_would_wait_too_long_hears_so_and_when_to_come_again():
     assert bench.turns.refusal("other", 1000.0) is None, "its turn would come sooner"
 
 
-def test_as_many_as_engines_want_at_hand_may_wait_however_slow_they_are():
+def test_as_many_as_engines_want_at_hand_and_one_of_each_task_may_wait_however_slow_they_are():
     bench = Bench(ahead=4)
     bench.slow(each_s=1.1)
-    for _ in range(8):
+    for _ in range(5):
         bench.stand()
 
     with pytest.raises(OverloadedError):
         bench.stand()
+    bench.turns.leave()
+    assert bench.turns.waiting == 0
+    bench.stand("other")
 
 
 def test_who_leaves_the_line_takes_no_turn_and_gives_back_the_one_he_had(bench):
