@@ -126,21 +126,15 @@ def check(method: str, recipe: Recipe) -> None:
     """Whether the method can do what the recipe asks.
 
     Raises:
-        RecipeInvalidError: a field of another method's training is set, or one that would do
-            nothing.
+        RecipeInvalidError: a field of another method's training is set.
     """
-    faults = [
+    faults = tuple(
         f"{field} is for method {owner} alone, not for {method}"
         for field, owner in ALONE.items()
         if owner != method and getattr(recipe, field) != Recipe.model_fields[field].default
-    ]
-    faults += [
-        f"method {method} has no place for {field}: it must be 0"
-        for field in IDLE.get(method, ())
-        if getattr(recipe, field)
-    ]
+    )
     if faults:
-        raise RecipeInvalidError(tuple(faults))
+        raise RecipeInvalidError(faults)
 
 
 def parse_settings(items: Sequence[str]) -> dict[str, Any]:
@@ -199,6 +193,8 @@ def compose(
         {k: v for k, v in given.items() if k not in fields},
     )
     check(method, recipe)
+    if idle := tuple(name for name in IDLE.get(method, ()) if given.get(name)):
+        raise RecipeInvalidError(tuple(f"method {method} has no place for {n}" for n in idle))
     return options, recipe
 
 

@@ -54,12 +54,21 @@ def test_what_has_to_be_loaded_first_holds_up_none_of_its_group(
     assert isinstance(cold, ColdError), "it is being fetched"
 
 
-def test_a_patient_group_that_has_to_be_loaded_whole_waits_for_it(room, tiny, store, png, publish):
+def test_a_patient_group_that_has_to_be_loaded_whole_waits_for_it(
+    room, tiny, png, publish, monkeypatch
+):
+    gate, loader = threading.Event(), room.residency._host._loader
+    fetch = loader._fetch
+    monkeypatch.setattr(loader, "_fetch", lambda d: gate.wait(30) and fetch(d))
     digests = [artifact.digest(publish("birds", "linear", seed=seed)) for seed in (3, 4)]
 
-    answers = asyncio.run(room.compute(samples(tiny, png, *digests), patient=True))
+    async def ask():
+        asked = asyncio.create_task(room.compute(samples(tiny, png, *digests), patient=True))
+        await asyncio.sleep(0)  # it has seen that nothing is there
+        gate.set()
+        return await asked
 
-    assert [type(answer) for answer in answers] == [Answer, Answer]
+    assert [type(answer) for answer in asyncio.run(ask())] == [Answer, Answer]
 
 
 def test_a_group_that_may_not_wait_is_back_at_once_and_its_loads_have_begun(
