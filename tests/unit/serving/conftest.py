@@ -18,6 +18,8 @@ from serving.residency import Residency
 from serving.telemetry import Telemetry
 from tests.shelves import Shelf
 
+PROBLEM = "application/problem+json"
+
 
 class Alone:
     """A fleet of one replica; keeps the promise of `Fleet`."""
@@ -165,3 +167,18 @@ def one(engine, artifacts):
 def never_quiet(monkeypatch):
     """The engine is never idle for long enough, so that nothing is checked unasked."""
     monkeypatch.setattr("serving.host_memory._CALM_S", 3600.0)
+
+
+@pytest.fixture
+def door(replica_of, publish, http):
+    """(client, replica) with two tasks published."""
+    publish("digits", "alore", labels=6)
+    publish("flowers", "lora", seed=1, labels=3)
+    replica = replica_of()
+    return http(replica), replica
+
+
+def predict(client, task="digits", body=b"", kind="image/png", **headers):
+    """One prediction."""
+    headers = {"Content-Type": kind, **{k.replace("_", "-"): v for k, v in headers.items()}}
+    return client.post(f"/v1/tasks/{task}:predict", content=body, headers=headers)
