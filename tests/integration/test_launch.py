@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.config import Settings
 from serving.launch import LaunchError, Running, check_address, free_port, processes, run
+from tests.shelves import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 REPLICAS = {"haproxy": 2, "python": 1}
@@ -164,8 +165,12 @@ def test_a_request_has_a_span_with_its_task_and_none_of_its_secrets(server):
     path = "/v1/tasks/absent/history?key=secret-key"
     status, _, _ = ask(server, path, x_request_id="trace-8", authorization="Bearer secret-word")
 
-    told = [span["attributes"] for span in spans(server)]
-    mine = [one for one in told if one.get("request_id") == "trace-8"]
+    def mine_so_far():
+        told = [span["attributes"] for span in spans(server)]
+        return [one for one in told if one.get("request_id") == "trace-8"]
+
+    until(mine_so_far)  # a span is written after its answer has gone
+    mine = mine_so_far()
     assert status == 404
     assert [one["rootstock.task"] for one in mine] == ["absent"]
     assert mine[0]["rootstock.code"] == "task_not_found"
