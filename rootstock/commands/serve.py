@@ -119,7 +119,9 @@ def serve(
             engines = f"{doors} door(s), {replicas} engine(s)"
         what = f"{backbone}, {settings.dtype} on {device}, {engines}, {ingress} ingress"
         out.print(f"starting Ray Serve: {what} …", markup=False)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell without job control has its background jobs ignore SIGINT.
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, signal.default_int_handler)
     began = time.monotonic()
     try:
         with run(settings, quiet=False) as server:
