@@ -305,7 +305,7 @@ class Command:
     def end(self, how: signal.Signals) -> int:
         """Send a signal and wait for the end."""
         self.process.send_signal(how)
-        code = self.process.wait(30)  # Serve alone may take 12 s, then Ray ends and is swept up
+        code = self.process.wait(20)
         assert self.process.stdout is not None
         self.process.stdout.close()
         return code

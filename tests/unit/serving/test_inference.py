@@ -17,15 +17,6 @@ from serving.errors import OverloadedError
 ADMIN = {"Authorization": "Bearer secret-admin"}
 
 
-@pytest.fixture
-def door(replica_of, publish, http):
-    """(client, replica) with two tasks published."""
-    publish("digits", "alore", labels=6)
-    publish("flowers", "lora", seed=1, labels=3)
-    replica = replica_of()
-    return http(replica), replica
-
-
 def asked(*images, outputs=None, **changes):
     """A request as JSON."""
     data = [base64.b64encode(image).decode() for image in images]

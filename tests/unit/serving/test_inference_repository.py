@@ -1,19 +1,8 @@
 """The inference protocol's repository over a real replica: what index, load and unload mean."""
 
-import pytest
-
 from adapters_store import artifact
 
 BARE = {"Inference-Header-Content-Length": "0"}
-
-
-@pytest.fixture
-def door(replica_of, publish, http):
-    """(client, replica) with two tasks published."""
-    publish("digits", "alore", labels=6)
-    publish("flowers", "lora", seed=1, labels=3)
-    replica = replica_of()
-    return http(replica), replica
 
 
 def infer(client, image, task="digits"):
