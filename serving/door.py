@@ -7,7 +7,7 @@ hop. Blocking methods say so.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +24,9 @@ from adapters_store.spec import BackboneSpec
 from adapters_store.store import AdapterStore, Published
 from serving.calls import CALLS, standing
 from serving.config import Settings
-from serving.errors import BehindError, DeadlineError, ReleaseFailedError
+from serving.errors import BehindError, DeadlineError, OverloadedError, ReleaseFailedError
 from serving.lately import Lately
+from serving.places import Places
 from serving.router import route, standing_in, to
 from serving.sync import Follower
 from serving.telemetry import Telemetry
@@ -68,6 +69,7 @@ class Door:
         self._decoders = ThreadPoolExecutor(settings.decode_threads, "rootstock-decode")
         self._writers = ThreadPoolExecutor(4, "rootstock-write")
         self._waiters = ThreadPoolExecutor(4, "rootstock-wait")  # readers must not hold up writers
+        self._loading = Places(settings.inside_max)  # calls that wait for their adapter
         self._behind = 0  # calls that wait for a generation; only the event loop touches it
 
     @property
@@ -222,6 +224,7 @@ class Door:
 
         Raises:
             TaskNotFoundError, ReleaseNotFoundError, ReleaseFailedError, StoreError, EngineLostError
+            OverloadedError: too many wait for loads.
         """
         try:
             return await self._find(ref, key)
@@ -245,9 +248,29 @@ class Door:
         return await self._load(route(view.catalog, ref, key, view.verified, self.refused))
 
     async def _load(self, way: Route) -> tuple[Route, Known]:
-        known = await self.engines.known(way.digest)
+        coming = self.engines.known(way.digest)
+        known: Known
+        known = coming.result() if coming.done() else await self._loaded(way.task, coming)
         self.follower.passed(way.task, way.digest)
         return way, known
+
+    async def _loaded(self, task: str, coming: "Future[Any]") -> Known:
+        """An adapter that is not at hand, once it is.
+
+        Who waits for one has a place among those who do: a store that does not answer must not
+        keep out the tasks that are here.
+
+        Raises:
+            OverloadedError: too many do.
+        """
+        if not self._loading.take(task):
+            reason = "too many calls wait for adapters to be loaded"
+            raise OverloadedError(reason, self.turns.retry_after_s())
+        try:
+            known: Known = await asyncio.wrap_future(coming)
+            return known
+        finally:
+            self._loading.give(task)
 
     async def ensure(self, generation: int, timeout_s: float) -> None:
         """Have at least that generation applied.

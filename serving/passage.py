@@ -2,13 +2,13 @@
 
 Token, time, generation and task come first, then a place: a door that is full, or at which the
 call would wait too long, refuses before anything is loaded and before a byte of the body is read.
-However the call ends, it is counted here.
+No place is held while an adapter is loaded. However the call ends, it is counted here.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,7 +64,9 @@ class Passage:
             # An unknown task is answered before the body.
             task = self._replica.named(ref, visit.key)
             with self._place(task, visit):
-                await self._replica.locate(ref, visit.key)  # loads take longer than bodies
+                pass  # a door that is full loads nothing
+            await self._replica.locate(ref, visit.key)  # loads take longer than bodies
+            with self._place(task, visit):
                 yield visit
 
     @asynccontextmanager
@@ -82,9 +84,14 @@ class Passage:
             tasks = self._replica.follower.view.catalog.tasks
             named = (ref.partition("@")[0] for ref in refs)
             first = next((name for name in named if name in tasks), None)
-            with nullcontext() if first is None else self._place(first, visit):
-                located = (self._replica.locate(ref, visit.key) for ref in refs)
-                found = await asyncio.gather(*located, return_exceptions=True)
+            if first is None:
+                yield visit, False
+                return
+            with self._place(first, visit):
+                pass
+            located = (self._replica.locate(ref, visit.key) for ref in refs)
+            found = await asyncio.gather(*located, return_exceptions=True)
+            with self._place(first, visit):
                 yield visit, any(not isinstance(one, BaseException) for one in found)
 
     @asynccontextmanager

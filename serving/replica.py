@@ -5,12 +5,13 @@ Knows neither Ray nor HTTP: the api calls it, the Ray shell holds it.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from serving.config import Settings
 from serving.door import Door, Place
 from serving.engine_room import EngineRoom
-from serving.types import Answer, Kind, Known, Sample
+from serving.types import Answer, Kind, Sample
 
 
 class Here:
@@ -32,9 +33,9 @@ class Here:
         """A batch, while the one before it is computed; more would only wait."""
         return self._batcher.batch_max
 
-    async def known(self, digest: str) -> Known:
+    def known(self, digest: str) -> "Future[Any]":
         """From host memory, or loaded and verified."""
-        return await asyncio.wrap_future(self._residency.get(digest))
+        return self._residency.get(digest)
 
     async def compute(self, sample: Sample) -> Answer:
         """In the next batch."""

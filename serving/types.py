@@ -151,10 +151,10 @@ class Engines(Protocol):
         """Have this called, in whatever thread, whenever the line got shorter."""
         ...
 
-    async def known(self, digest: str) -> Known:
-        """An adapter that an engine has loaded and verified; hold it until its sample is answered.
+    def known(self, digest: str) -> "Future[Any]":
+        """`Known` of an adapter that is loaded and verified; hold it until its sample is answered.
 
-        Raises:
+        The future is done when the adapter is at hand; shared, and not to be cancelled. It raises:
             AdapterError: it will never be served.
             StoreError, EngineLostError: not just now.
         """

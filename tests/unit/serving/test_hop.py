@@ -170,7 +170,7 @@ async def test_an_error_that_was_answered_is_never_sent_again(wire, hop):
 
 @hopping
 async def test_an_engines_refusal_is_asked_about_before_it_is_believed(wire, hop):
-    await hop.known("d0")
+    await asyncio.wrap_future(hop.known("d0"))
     waiting = asked(hop, sample(0))
     await turns()
     wire.answer(0, EffectFailedError("t0", ("wrong",)))
@@ -179,7 +179,7 @@ async def test_an_engines_refusal_is_asked_about_before_it_is_believed(wire, hop
         await waiting[0]
 
     assert not hop.refused("d0")
-    await hop.known("d0")
+    await asyncio.wrap_future(hop.known("d0"))
     assert wire.cards == 2
 
 

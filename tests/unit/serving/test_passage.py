@@ -1,11 +1,13 @@
 """Who gets in: a task's share of the places, one rule for deadlines, one answer for many probes."""
 
 import asyncio
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 
 import httpx2
 import pytest
 
+from adapters_store.errors import StoreUnavailableError
 from serving import api
 from serving.replica import Here
 from tests.shelves import until
@@ -70,6 +72,47 @@ def test_a_hot_task_leaves_places_for_others_and_hears_that_it_is_hot(replica_of
 
     asyncio.run(ask())
     assert 'outcome="task_busy"' in _metrics(replica)
+
+
+def test_tasks_whose_store_is_silent_do_not_keep_out_those_that_are_here(
+    replica_of, publish, png, monkeypatch
+):
+    publish("here")
+    publish("away", seed=1)
+    replica = replica_of(queue_max=4, wait_s=60.0)
+    known = replica.engines.known
+    unasked = {one.digest for one in replica.follower.view.catalog.tasks["away"].releases}
+    share = replica.settings.inside_max * 4 // 5
+
+    async def ask():
+        found, silence = asyncio.Event(), Future()
+
+        def silent(digest):
+            return silence if digest in unasked else known(digest)
+
+        monkeypatch.setattr(replica.engines, "known", silent)
+        async with client_of(replica) as client:
+
+            async def slowly():
+                await found.wait()
+                yield png
+
+            def call(task, body):
+                return client.post(f"/v1/tasks/{task}:predict", content=body, headers=IMAGE)
+
+            away = [asyncio.ensure_future(call("away", png)) for _ in range(share)]
+            await let_in(replica, share)
+            one_more = await call("away", png)
+            assert (one_more.status_code, one_more.json()["code"]) == (503, "overloaded")
+            here = [asyncio.ensure_future(call("here", slowly())) for _ in range(share)]
+            await let_in(replica, 2 * share)
+
+            found.set()
+            silence.set_exception(StoreUnavailableError("s3://…", "no answer"))
+            assert {one.status_code for one in await asyncio.gather(*here)} == {200}
+            assert {one.status_code for one in await asyncio.gather(*away)} == {503}
+
+    asyncio.run(ask())
 
 
 def _metrics(replica) -> str:
