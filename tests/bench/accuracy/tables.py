@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any, Final
 
 from tests.bench.accuracy.rows import ROWS, SEEDS, Plan
-from tests.bench.accuracy.units import SEED, Done, Unit, trials
+from tests.bench.accuracy.units import SEED, Done, Unit, searched, trials
 from training.protocol import spread
 
 TASKS: Final = (
@@ -43,7 +43,7 @@ def _entry(unit: Unit, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _search(method: str, task: str, plan: Plan, done: Done) -> list[dict[str, Any]]:
-    points = ROWS[method].points[: plan.points]
+    points = searched(method, plan)
     found = trials(Unit(method, task, SEED, 0), plan, done) or []
     return [
         {**point, "val": None if last is None else last["val_accuracy"]}
@@ -54,7 +54,16 @@ def _search(method: str, task: str, plan: Plan, done: Done) -> list[dict[str, An
 def _text(plan: Plan, done: Done, tasks: Sequence[str]) -> list[str]:
     cells = {(m, t): accuracies(m, t, done) for m in ROWS for t in tasks}
     over = sum(len(found) for found in cells.values())
-    tried = f"{plan.points} points" if plan.points > 1 else "one point, so nothing is chosen,"
+    steps = f"{plan.epochs} epochs with batches of {plan.batch} in {plan.precision}"
+    chosen = [
+        f"a task. Every row: at most {plan.points} points on val with seed 0,",
+        f"{steps}; the point of best val accuracy, the first",
+        "among equals, is trained anew on train and val for as long.",
+    ]
+    given = [
+        "a task. Every row has one point, the first of its list: nothing is searched, nothing",
+        f"chosen. It is trained on train and val, {steps}.",
+    ]
     return [
         f"# Accuracy on {len(tasks)} tasks",
         "",
@@ -63,11 +72,10 @@ def _text(plan: Plan, done: Done, tasks: Sequence[str]) -> list[str]:
         f"{over} of {len(cells) * SEEDS} final runs are there; what is not is {PENDING}.",
         "",
         f"Backbone `{plan.backbone}` (weights {plan.weights[:12]}), 800 train and 200 val images",
-        f"a task. Every row: at most {tried} on val with seed 0, {plan.epochs} epochs with batches",
-        f"of {plan.batch} in {plan.precision}; the point of best val accuracy, the first among",
-        f"equals, is trained anew on train and val for {plan.epochs} epochs; after the last one it",
-        "answers the test images once, in fp32. Parameters are those trained, the head excluded.",
-        "FacT is its Tucker form. The mean is over tasks, of rows that have them all.",
+        *(chosen if plan.points > 1 else given),
+        "After its last epoch a run answers the test images once, in fp32. Parameters are those",
+        "trained, the head excluded. FacT is its Tucker form. The mean is over tasks, of rows that",
+        "have them all.",
         "",
         "| method | parameters | " + " | ".join(tasks) + " | mean |",
         "|---|--:|" + "--:|" * (len(tasks) + 1),

@@ -45,14 +45,14 @@ def units(methods: Sequence[str], tasks: Sequence[str], plan: Plan) -> Iterator[
 
 
 def searched(method: str, plan: Plan) -> Sequence[Mapping[str, Any]]:
-    """The settings of the points that this plan tries."""
-    return ROWS[method].points[: plan.points]
+    """The settings that this plan tries on val; with one point there is nothing to choose."""
+    return ROWS[method].points[: plan.points] if plan.points > 1 else ()
 
 
 def trials(unit: Unit, plan: Plan, done: Done) -> list[Result | None] | None:
     """Last epochs of the search that this unit's cell rests on; None: it is not over yet.
 
-    A point that diverged has none.
+    A point that diverged has none, and where nothing is searched the list is empty.
     """
     wanted = [
         Unit(unit.method, unit.task, POINT, n) for n in range(len(searched(unit.method, plan)))
@@ -67,7 +67,7 @@ def ready(unit: Unit, plan: Plan, done: Done) -> bool:
     if unit.kind == POINT:
         return True
     found = trials(unit, plan, done)
-    return found is not None and any(last is not None for last in found)
+    return found is not None and (not found or any(last is not None for last in found))
 
 
 class Journal:

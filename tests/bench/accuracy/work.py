@@ -68,8 +68,11 @@ def perform(unit: Unit, plan: Plan, found: list[Result | None]) -> Result:
         result = _try(unit, plan, choices[unit.number], data)
     else:
         lasts = [None if last is None else Epoch(**last) for last in found]
-        trials = [Trial(point=p, last=last) for p, last in zip(choices, lasts, strict=True)]
-        result = _finish(unit, plan, trials, data)
+        # Without a search there is one point, and nothing to tell of it.
+        trials = [Trial(point=p, last=last) for p, last in zip(choices, lasts, strict=False)]
+        chosen = protocol.choose(trials) if trials else 0
+        result = _finish(unit, plan, choices[chosen], trials, data)
+        result["chosen"] = chosen
     return {**result, "seconds": round(time.monotonic() - begun, 1)}
 
 
@@ -86,10 +89,9 @@ def _try(unit: Unit, plan: Plan, point: Point, data: TaskData) -> Result:
     return {**told, "last": asdict(log[-1])}
 
 
-def _finish(unit: Unit, plan: Plan, trials: list[Trial], data: TaskData) -> Result:
-    chosen = protocol.choose(trials)
-    point, whole = trials[chosen].point, data.with_trainval()
-    told: Result = {"settings": dict(point.settings), "chosen": chosen, "test_top1": None}
+def _finish(unit: Unit, plan: Plan, point: Point, trials: list[Trial], data: TaskData) -> Result:
+    whole = data.with_trainval()
+    told: Result = {"settings": dict(point.settings), "test_top1": None}
     recipe = point.recipe.model_copy(update={"seed": unit.number})
     backbone, device = frozen(plan.backbone), default_device()
     # What export and measurement see: all of test, and of train what the law is held against.

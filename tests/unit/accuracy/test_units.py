@@ -45,6 +45,13 @@ def test_a_final_run_waits_for_the_whole_search_of_its_cell():
     assert not ready(last, PLAN, {one: tried(None), two: tried(None)})
 
 
+def test_a_plan_of_one_point_searches_nothing():
+    single = dataclasses.replace(PLAN, points=1)
+
+    assert {unit.kind for unit in units(["lora"], ["a"], single)} == {SEED}
+    assert ready(Unit("lora", "a", SEED, 0), single, {})
+
+
 def test_a_run_goes_on_from_its_file_and_drops_half_a_line(tmp_path):
     unit = Unit("lora", "a", POINT, 0)
     Journal(tmp_path, PLAN).add(unit, tried(0.5))
