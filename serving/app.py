@@ -132,6 +132,17 @@ def timeouts_s(settings: Settings) -> tuple[int, int]:
     return request, request + 5
 
 
+def haproxy_bounds(settings: Settings) -> dict[str, str]:
+    """How long HAProxy waits for a replica, and how long an old process of its own lives on."""
+    _, server = timeouts_s(settings)
+    return {
+        # Unset means for ever: a replica that hangs would hold its clients with it.
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(server),
+        # Every change of replicas brings a new one; Serve's own 120 s may be less than a request's.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(max(120, server + 5)),
+    }
+
+
 def environment(settings: Settings, run: RunPaths) -> dict[str, str]:
     """Every variable of a run on one machine, to be set before Ray is imported."""
     variables = {**ENVIRONMENT, **INGRESS[settings.ingress], **ONE_MACHINE}
@@ -155,8 +166,7 @@ def environment(settings: Settings, run: RunPaths) -> dict[str, str]:
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http.stop),
             "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc.start),
             "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc.stop),
-            # Unset means for ever: a replica that hangs would hold its clients with it.
-            "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(timeouts_s(settings)[1]),
+            **haproxy_bounds(settings),
         }
     return variables
 

@@ -24,6 +24,7 @@ from serving.telemetry import SECONDS
 
 ROOT: Final = Path(__file__).parents[2]
 CHART: Final = ROOT / "helm" / "rootstock"
+_OF_THE_SERVER: Final = {"Settings", "Token"}
 _BEGIN, _END = "<!-- {} begin: written by helm/tools/generate.py -->", "<!-- {} end -->"
 
 
@@ -45,6 +46,11 @@ def schema() -> dict[str, Any]:
     """Of the values, in the dialect that Helm reads; the part `settings` is the server's model."""
     whole = Values.model_json_schema(ref_template="#/definitions/{model}")
     definitions = whole.pop("$defs")
+    for name, part in {**definitions, "": whole}.items():
+        if name not in _OF_THE_SERVER:
+            # Every value has a default, which Helm drops where null is given: that is refused.
+            fields = part["properties"].items()
+            part["required"] = [name for name, rule in fields if rule.get("default", 0) is not None]
     # Helm merges what is given over the defaults, and `global` is its own.
     whole["properties"]["global"] = {"type": "object"}
     plain: dict[str, Any] = _without_titles({**whole, "definitions": definitions})

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from serving.app import APPLICATION, ENVIRONMENT, INGRESS, timeouts_s
+from serving.app import APPLICATION, ENVIRONMENT, INGRESS, haproxy_bounds, timeouts_s
 from serving.config import Settings
 
 
@@ -31,7 +31,16 @@ def serve_config(given: Mapping[str, Any]) -> dict[str, Any]:
             "port": settings.port,
             "request_timeout_s": timeouts_s(settings)[0],
         },
-        "logging_config": {"log_level": "WARNING", "enable_access_log": False},
+        "logging_config": {
+            "log_level": "WARNING",
+            "enable_access_log": False,
+            "encoding": settings.log_format.upper(),
+        },
+        "tracing_config": {
+            "enabled": bool(settings.traces),
+            "exporter_import_path": settings.traces,
+            "sampling_ratio": settings.traces_share,
+        },
         "applications": [
             {
                 "name": APPLICATION,
@@ -47,7 +56,7 @@ def environment(settings: Settings) -> dict[str, str]:
     """What Ray must be started with, as in the chart's pods."""
     variables = {**ENVIRONMENT, **INGRESS[settings.ingress]}
     if settings.ingress == "haproxy":
-        variables["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"] = str(timeouts_s(settings)[1])
+        variables |= haproxy_bounds(settings)
     return variables
 
 

@@ -74,7 +74,12 @@ class Budget(Value):
     """A PodDisruptionBudget."""
 
     enabled: bool = True
-    maxUnavailable: int | str = 1
+    maxUnavailable: int = Field(
+        default=1,
+        ge=0,
+        description="of the pods that settings want, scaled: of scaling.min_replicas. The object "
+        "says minAvailable, which alone Kubernetes keeps for Ray's pods",
+    )
 
 
 class Group(Pod):
@@ -140,7 +145,10 @@ class RollingUpdate(Value):
 class Upgrade(Value):
     """How the cluster is replaced when pods change: KubeRay's upgradeStrategy."""
 
-    type: Literal["NewCluster", "NewClusterWithIncrementalUpgrade", "None"] = "NewCluster"
+    type: Literal["NewCluster", "NewClusterWithIncrementalUpgrade", "None"] = Field(
+        default="NewCluster",
+        description="the incremental one needs settings.autoscale, and brings a Gateway of its own",
+    )
     gatewayClassName: str = ""
     stepSizePercent: int = Field(default=25, ge=1, le=100)
     intervalSeconds: int = Field(default=30, ge=1)
@@ -256,8 +264,9 @@ class NetworkPolicy(Value):
         description="who may scrape",
     )
     egress: list[Object] = Field(
-        default=[{"ports": [{"port": 443}, {"port": 6443}, {"port": 80}]}],
-        description="beside DNS and the release's own pods: store, hub, Kubernetes' API",
+        default=[{"ports": [{"port": 443}, {"port": 6443}, {"port": 80}, {"port": 988}]}],
+        description="beside DNS, Redis and the release's own pods: store, hub, Kubernetes' API, "
+        "and the metadata servers that workload identities ask",
     )
 
 
@@ -278,7 +287,7 @@ class TrainJob(Value):
     claim: str = Field(default="", description="a volume with the images, read-only at /data")
     path: str = Field(default="", pattern=r"^[A-Za-z0-9._/-]*$", description="of them in it")
     arguments: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9._,=/:+-]+$")] | int | float] = Field(
-        default=[], description="more of `rootstock train`'s, such as [--epochs, 50]"
+        default=[], description="more of `rootstock train`'s, such as [--epochs, 50, --threads, 4]"
     )
     accelerators: int = Field(default=1, ge=0, description="of engine.acceleratorResource")
     resources: Object = {"requests": {"cpu": "4", "memory": "16Gi"}, "limits": {"memory": "16Gi"}}

@@ -7,6 +7,7 @@ addresses, ports, folders. Everything else is read from the rendered RayService.
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -81,7 +82,7 @@ class Cluster:
         }
         given = dict(spec["rayStartParams"])
         if "resources" in given:  # the quotes are for a shell
-            given["resources"] = json.loads(given["resources"])
+            (given["resources"],) = shlex.split(given["resources"])
         if group == "head":
             place = {"port": self.gcs, "dashboard-port": self.dashboard, "dashboard-host": HERE}
             place |= {"temp-dir": self.paths.folder, "ray-client-server-port": free_port()}
@@ -103,6 +104,9 @@ class Cluster:
             Path(f"/proc/{process.pid}/autogroup").write_text("-12")
         node = Node(process, env, ports)
         self.nodes[f"{group}{len(self.nodes)}"] = node
+        # One after the other: two that start at once on one machine may take one socket's name.
+        alive = f"http://{HERE}:{ports['dashboard-agent-listen-port']}/api/local_raylet_healthz"
+        await_true(lambda: answers(alive), 120, lambda: f"a node: {log.name}")
         return node
 
     def serve_config(self, rendered: Any = None) -> Path:

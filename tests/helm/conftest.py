@@ -76,6 +76,15 @@ class Rendered:
         """The pod specification of each group."""
         return {name: group["template"]["spec"] for name, group in self.groups.items()}
 
+    def selected(self, selector: dict[str, Any]) -> set[str]:
+        """The groups whose pods a selector finds."""
+        wanted = selector["matchLabels"].items()
+        return {
+            name
+            for name, group in self.groups.items()
+            if wanted <= group["template"]["metadata"]["labels"].items()
+        }
+
     @property
     def serve(self) -> dict[str, Any]:
         """What `serve deploy` would read."""

@@ -34,6 +34,13 @@ def test_the_image_and_ci_install_by_the_same_script():
         assert f".ci/install {step}" in rule
 
 
+def test_the_image_can_send_spans():
+    """`settings.traces` names an exporter that is an extra of the project."""
+    runs = re.findall(r"--requirement pyproject.toml(.*)", (ROOT / ".ci" / "install").read_text())
+
+    assert runs == [" --extra tracing"] * 2
+
+
 def test_nobody_is_root_and_health_is_asked_for():
     last = DOCKERFILE.rpartition("FROM")[2]
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 
 import pytest
 
@@ -25,8 +26,9 @@ def mounts(pod: dict) -> dict:
 
 
 def resources(group: dict) -> dict:
-    """Ray's custom resources as `ray start` gets them, after KubeRay's shell took a quote away."""
-    return json.loads(json.loads(group["rayStartParams"]["resources"]))
+    """Ray's custom resources as `ray start` gets them, after a shell has taken the quotes away."""
+    (text,) = shlex.split(group["rayStartParams"]["resources"])
+    return json.loads(text)
 
 
 def test_fused_has_one_group_and_split_has_two(render):
@@ -115,6 +117,12 @@ def test_every_pod_has_the_environment_that_replicas_check(render, ingress):
         assert env(pod).items() >= {**ENVIRONMENT, **INGRESS[ingress]}.items()
 
 
+def test_what_replicas_say_is_what_kubectl_logs_shows(each):
+    """Not a file in a volume that goes with the pod."""
+    for pod in each.pods.values():
+        assert env(pod)["RAY_LOG_TO_STDERR"] == "1"
+
+
 def test_the_version_of_ray_is_the_locked_one(render):
     lock = (CHART.parents[1] / "requirements.lock").read_text()
 
@@ -157,6 +165,7 @@ def test_releases_lie_on_a_volume_or_elsewhere(render):
     assert remote.of("PersistentVolumeClaim") == []
     source = remote.pods["engine"]["containers"][0]["envFrom"]
     assert source == [{"secretRef": {"name": "keys"}}]
+    assert "envFrom" not in remote.pods["head"]["containers"][0]
 
 
 def test_the_charts_own_volume_outlives_the_installation(render):
@@ -241,6 +250,7 @@ def test_probes_ask_ray_whether_it_lives_and_the_proxy_whether_it_is_ready(rende
     assert engine["readinessProbe"]["httpGet"] == {"path": "/-/healthz", "port": 9000}
     assert engine["livenessProbe"]["httpGet"]["port"] == 52365
     assert head["readinessProbe"]["httpGet"]["port"] == 8265
+    assert engine["readinessProbe"]["failureThreshold"] == 1
     assert {"name": "serve", "containerPort": 9000} in engine["ports"]
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from helm.tools import local
-from serving.app import build, timeouts_s
+from serving.app import build, haproxy_bounds, timeouts_s
 from serving.config import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's imports, not ours
@@ -41,16 +41,19 @@ def test_large_numbers_arrive_whole(render):
     assert isinstance(args["host_bytes"], int)
 
 
-@pytest.mark.parametrize(("budget", "load"), [(30, 30), (0.5, 0.25), (10, 2.5)])
+@pytest.mark.parametrize(("budget", "load"), [(30, 30), (0.5, 0.25), (10, 2.5), (90, 60)])
 def test_time_outs_are_those_of_the_server(render, budget, load):
     """Serve's and HAProxy's, by the same rule as a server on one machine."""
-    found = render({"settings": {"budget_s": budget, "load_s": load}})
-    wanted = timeouts_s(Settings(store="x", budget_s=budget, load_s=load))
+    given = {"settings": {"budget_s": budget, "load_s": load}}
+    found = render({**given, "upgrade": {"deletionDelaySeconds": 300}})
+    settings = Settings(store="x", budget_s=budget, load_s=load)
 
     env = {v["name"]: v["value"] for v in found.pods["engine"]["containers"][0]["env"]}
-    haproxy = int(env["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"])
-    assert (found.serve["http_options"]["request_timeout_s"], haproxy) == wanted
-    assert wanted[0] == math.ceil(budget + load) + 10
+    request, haproxy = timeouts_s(settings)
+    assert found.serve["http_options"]["request_timeout_s"] == request
+    assert request == math.ceil(budget + load) + 10
+    assert env.items() >= haproxy_bounds(settings).items()
+    assert int(env["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]) > haproxy
 
 
 KINDS = {"fused": {}, "split": SPLIT, "gpu": GPU, "scaled": SCALED}
@@ -115,6 +118,22 @@ def test_tokens_come_from_a_file_of_a_secret_and_never_stand_in_the_config(rende
     assert args["token_file"] == "/etc/rootstock/tokens/all"
     assert "tokens" not in args
     assert "token_file" not in render().serve["applications"][0]["args"]
+
+
+def test_spans_and_lines_go_where_a_server_on_one_machine_sends_them(render):
+    """By Serve's own words, from the settings."""
+    quiet = render().serve
+    told = render({"settings": {"traces": "serving.traces:otlp", "traces_share": 0.5}}).serve
+    text = render({"settings": {"log_format": "text"}}).serve
+
+    assert quiet["tracing_config"]["enabled"] is False
+    assert told["tracing_config"] == {
+        "enabled": True,
+        "exporter_import_path": "serving.traces:otlp",
+        "sampling_ratio": 0.5,
+    }
+    assert quiet["logging_config"]["encoding"] == "JSON"
+    assert text["logging_config"]["encoding"] == "TEXT"
 
 
 def test_a_word_replaces_every_replica(render):

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from helm.tools import dashboard
 from helm.tools.generate import CHART
 from tests.helm.conftest import EVERYTHING, PROFILES, RefusedError, tool
 
@@ -122,6 +123,23 @@ def test_prometheus_takes_the_rules(rules):
     assert "SUCCESS: 16 rules found" in said
 
 
+def test_prometheus_reads_every_panels_query(tmp_path):
+    """Each as a rule, because `promtool` checks those."""
+    queries = [
+        target["expr"].replace("$__rate_interval", "1m")
+        for panel in dashboard.built()["panels"]
+        for target in panel.get("targets", ())
+    ]
+    rules = [
+        {"record": "panel", "expr": query, "labels": {"i": str(i)}}
+        for i, query in enumerate(queries)
+    ]
+    file = tmp_path / "panels.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+
+    assert f"SUCCESS: {len(queries)} rules found" in promtool("check", "rules", str(file))
+
+
 def test_prometheus_takes_the_scrape(render, tmp_path):
     """The file of the ConfigMap is a configuration by itself; its one target is the Service."""
     scrape = render({"monitoring": {"scrape": {"kind": "ConfigMap"}}}).one("ConfigMap", "-scrape")
@@ -204,6 +222,9 @@ def test_nothing_at_all_is_an_alert_too(rules, tmp_path):
     promtool("test", "rules", str(tmp_path / "test.yaml"))
 
 
+INCREMENTAL = {"type": "NewClusterWithIncrementalUpgrade"}
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -226,13 +247,44 @@ def test_nothing_at_all_is_an_alert_too(rules, tmp_path):
         ({"settings": {"device": "cuda"}}, "would wait for room for ever"),
         ({"image": {"tag": 1}}, r"image\.tag.*string"),
         ({"image": {"digest": "sha256:1"}}, r"image\.digest.*pattern"),
-        ({"upgrade": {"type": "NewClusterWithIncrementalUpgrade"}}, "gatewayClassName"),
+        ({"upgrade": INCREMENTAL}, "gatewayClassName"),
+        ({"upgrade": {**INCREMENTAL, "gatewayClassName": "x"}}, "needs settings.autoscale"),
+        (
+            {
+                "upgrade": {**INCREMENTAL, "gatewayClassName": "x"},
+                "settings": {"autoscale": True},
+            },
+            "ingress, httpRoute, monitoring.scrape and test",
+        ),
+        ({"drainSeconds": 29}, "drainSeconds must be at least settings.budget_s, 30"),
+        ({"upgrade": {"deletionDelaySeconds": 69}}, "deletionDelaySeconds must be at least 70"),
+        ({"settings": {"port": 9101}}, "settings.port must be another"),
+        ({"settings": {"port": "8000"}}, r"settings\.port.*integer"),
+        ({"settings": []}, r"settings.*object"),
+        ({"settings": None}, "settings is required"),
+        ({"engine": {"scaling": None}}, "engine: scaling is required"),
+        ({"settings": {"store": None}}, "settings: store is required"),
+        ({"settings": {"traces": "a b"}}, r"settings\.traces.*pattern"),
+        ({"engine": {"disruption": {"maxUnavailable": "25%"}}}, r"maxUnavailable.*integer"),
+        ({"engine": {"scaling": {"max_replicas": 3}}}, r"max_replicas is not allowed"),
+        ({"head": {"scaling": {}}}, r"scaling is not allowed"),
+        ({"tolerations": []}, "tolerations is not allowed"),
+        ({"engine": {"tolerations": {}}}, r"engine\.tolerations.*array"),
+        ({"networkPolicy": {"clients": "all"}}, r"networkPolicy\.clients.*array"),
+        ({"nameOverride": "Upper"}, r"nameOverride.*pattern"),
         ({"upgrade": {"type": "Recreate"}}, r"upgrade\.type must be one of"),
         ({"monitoring": {"rules": {"latencySeconds": 0.3}}}, "latencySeconds must be one of"),
         ({"monitoring": {"scrape": {"kind": "ServiceMonitor"}}}, "kind must be one of"),
         ({"ingress": {"enabled": True}}, "ingress needs hosts"),
         ({"httpRoute": {"enabled": True}}, "httpRoute needs parentRefs"),
         ({"trainJob": {"enabled": True}}, "trainJob needs task"),
+        (
+            {
+                "trainJob": {"enabled": True, "task": "a", "claim": "b"},
+                "settings": {"backbone_kwargs": {"img_size": 32}},
+            },
+            "takes no settings.backbone_kwargs",
+        ),
         ({"trainJob": {"task": "a; rm"}}, r"trainJob\.task.*pattern"),
         ({"trainJob": {"arguments": ["$(x)"]}}, r"trainJob\.arguments"),
         ({"replicas": 3}, "replicas is not allowed"),

@@ -52,11 +52,32 @@
 {{- fail (printf "a rolling change would wait for room for ever: set %s.spare, settings.autoscale, or rollingUpdate.maxSurgePercent 0 (which stops the old replica first)" $name) -}}
 {{- end -}}
 {{- end -}}
-{{- if and (eq .Values.upgrade.type "NewClusterWithIncrementalUpgrade") (not .Values.upgrade.gatewayClassName) -}}
+{{- $timeout := include "rootstock.requestTimeout" . | int -}}
+{{- if lt (float64 .Values.drainSeconds) (float64 $s.budget_s) -}}
+{{- fail (printf "drainSeconds must be at least settings.budget_s, %v: calls under way in a pod that must go may take so long" $s.budget_s) -}}
+{{- end -}}
+{{- if lt (int .Values.upgrade.deletionDelaySeconds) $timeout -}}
+{{- fail (printf "upgrade.deletionDelaySeconds must be at least %d: a call that the old cluster has may take so long" $timeout) -}}
+{{- end -}}
+{{- if has ($s.port | int) (list 6379 8080 8265 8404 9101 10001 44217 44227 52365 52366 52367) -}}
+{{- fail (printf "settings.port must be another: %d is taken in every pod, by Ray or HAProxy" ($s.port | int)) -}}
+{{- end -}}
+{{- if eq .Values.upgrade.type "NewClusterWithIncrementalUpgrade" -}}
+{{- if not .Values.upgrade.gatewayClassName -}}
 {{- fail "upgrade.type NewClusterWithIncrementalUpgrade needs upgrade.gatewayClassName" -}}
+{{- end -}}
+{{- if not $s.autoscale -}}
+{{- fail "upgrade.type NewClusterWithIncrementalUpgrade needs settings.autoscale: KubeRay scales one cluster down and the other up" -}}
+{{- end -}}
+{{- if or .Values.ingress.enabled .Values.httpRoute.enabled (ne .Values.monitoring.scrape.kind "none") .Values.test.enabled -}}
+{{- fail "upgrade.type NewClusterWithIncrementalUpgrade: each cluster has a Service of its own name, behind a Gateway that KubeRay makes; ingress, httpRoute, monitoring.scrape and test find none and must be off" -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.trainJob.enabled (not (and .Values.trainJob.task .Values.trainJob.claim)) -}}
 {{- fail "trainJob needs task, and claim: the volume with its images" -}}
+{{- end -}}
+{{- if and .Values.trainJob.enabled $s.backbone_kwargs -}}
+{{- fail "trainJob cannot make this backbone: `rootstock train` takes no settings.backbone_kwargs" -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
 {{- fail "ingress needs hosts" -}}

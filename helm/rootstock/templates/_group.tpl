@@ -1,4 +1,4 @@
-{{/* dict root, component, values, engine, door, most, cpus → a worker group; one replica a pod */}}
+{{/* dict root, component, values, engine, door, store, most, cpus → a worker group; one replica a pod */}}
 {{- define "rootstock.group" -}}
 {{- $s := include "rootstock.settings" .root | fromJson -}}
 {{- $accelerated := and .engine (hasPrefix "cuda" $s.device) -}}
@@ -18,8 +18,8 @@ maxReplicas: {{ $most }}
 rayStartParams:
   num-cpus: {{ mul $room .cpus | quote }}
   num-gpus: {{ ternary "1" "0" $accelerated | quote }}
-  # Quoted twice: KubeRay puts it into a shell's command as it is.
-  resources: {{ printf "%q" (dict (printf "rootstock_%s" .component) $room | toJson) | quote }}
+  # Quoted for the shell of whose command KubeRay makes it a part.
+  resources: {{ printf "'%s'" (dict (printf "rootstock_%s" .component) $room | toJson) | quote }}
   {{- include "rootstock.rayStart" .root | nindent 2 }}
 template:
   {{- include "rootstock.pod" . | nindent 2 }}

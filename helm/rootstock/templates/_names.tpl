@@ -20,12 +20,14 @@
 {{- printf "%s-serve-svc" (include "rootstock.fullname" .) -}}
 {{- end -}}
 
+{{/* What finds our pods. No `name`: KubeRay finds the head by a name of its own, and pods keep it. */}}
 {{- define "rootstock.selector" -}}
-app.kubernetes.io/name: {{ include "rootstock.name" . }}
+app.kubernetes.io/part-of: {{ include "rootstock.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
 {{- define "rootstock.labels" -}}
+app.kubernetes.io/name: {{ include "rootstock.name" . }}
 {{ include "rootstock.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
@@ -62,10 +64,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- mergeOverwrite $defaults (deepCopy .Values.settings) | toJson -}}
 {{- end -}}
 
-{{/* Seconds after which Serve gives a request up; HAProxy waits five longer. */}}
+{{/* Seconds after which Serve gives a request up. */}}
 {{- define "rootstock.requestTimeout" -}}
 {{- $s := include "rootstock.settings" . | fromJson -}}
 {{- add (ceil (addf $s.budget_s $s.load_s) | int) 10 -}}
+{{- end -}}
+
+{{/* Seconds after which HAProxy gives a replica up. */}}
+{{- define "rootstock.serverTimeout" -}}
+{{- add (include "rootstock.requestTimeout" . | int) 5 -}}
 {{- end -}}
 
 {{/* The claim of the store's volume; empty where the store is no volume. */}}

@@ -6,12 +6,17 @@
 {{- $s := include "rootstock.settings" . | fromJson -}}
 {{- $variables := merge (dict) $generated.environment (get $generated.ingress $s.ingress) -}}
 {{- if eq $s.ingress "haproxy" -}}
-{{- $_ := set $variables "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S" (add (include "rootstock.requestTimeout" . | int) 5 | toString) -}}
+{{- $timeout := include "rootstock.serverTimeout" . | int -}}
+{{- $_ := set $variables "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S" ($timeout | toString) -}}
+{{- $_ := set $variables "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S" (max 120 (add $timeout 5) | toString) -}}
 {{- end -}}
 {{- range $name, $value := $variables }}
 - name: {{ $name }}
   value: {{ $value | quote }}
 {{- end }}
+# Else lines of replicas lie in files of the pod, and `kubectl logs` shows none of them.
+- name: RAY_LOG_TO_STDERR
+  value: "1"
 {{ include "rootstock.home" . }}
 {{- end -}}
 
@@ -35,7 +40,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* dict root, component, values, engine (bool), door (bool) → a pod template */}}
+{{/* dict root, component, values, engine, door, store (each whether it is one, or has one) → a pod template */}}
 {{- define "rootstock.pod" -}}
 {{- $root := .root -}}
 {{- $head := eq .component "head" -}}
@@ -109,9 +114,10 @@ spec:
         {{- with .values.env }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
-      {{- with include "rootstock.envFrom" $root }}
+      {{- $secrets := include "rootstock.envFrom" $root }}
+      {{- if and $secrets (not $head) }}
       envFrom:
-        {{- . | nindent 8 }}
+        {{- $secrets | nindent 8 }}
       {{- end }}
       resources:
         {{- $resources := deepCopy .values.resources }}
@@ -139,6 +145,17 @@ spec:
     {{- with .values.volumes }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
+{{- end -}}
+
+{{/* Tokens between Ray's own processes; empty where there are none. */}}
+{{- define "rootstock.authOptions" -}}
+{{- if ne .Values.rayAuth.mode "disabled" -}}
+authOptions:
+  mode: {{ .Values.rayAuth.mode }}
+  {{- with .Values.rayAuth.secretName }}
+  secretName: {{ . }}
+  {{- end }}
+{{- end -}}
 {{- end -}}
 
 {{/* What every `ray start` is told. */}}
@@ -186,7 +203,7 @@ readinessProbe:
   httpGet: {{ $ready }}
   periodSeconds: 5
   timeoutSeconds: 5
-  failureThreshold: {{ ternary 6 2 .head }}
+  failureThreshold: {{ ternary 6 1 .head }}
 {{- end -}}
 
 {{- define "rootstock.mounts" -}}
@@ -194,7 +211,7 @@ readinessProbe:
 - {name: tmp, mountPath: /tmp}
 - {name: shm, mountPath: /dev/shm}
 - {name: scripts, mountPath: {{ include "rootstock.scriptsFolder" .root }}, readOnly: true}
-{{- if and (or .engine .door) (include "rootstock.storeClaim" .root) }}
+{{- if and .store (include "rootstock.storeClaim" .root) }}
 - {name: store, mountPath: /store}
 {{- end }}
 {{- if and .door $v.tokens.secret }}
@@ -218,7 +235,7 @@ readinessProbe:
 - name: scripts
   configMap:
     name: {{ include "rootstock.fullname" .root }}-scripts
-{{- if or .engine .door }}
+{{- if .store }}
 {{- with include "rootstock.storeClaim" .root }}
 - name: store
   persistentVolumeClaim:

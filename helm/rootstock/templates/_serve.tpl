@@ -31,7 +31,8 @@
 {{- dict
   "proxy_location" "EveryNode"
   "http_options" (dict "host" $s.host "port" ($s.port | int) "request_timeout_s" (include "rootstock.requestTimeout" . | int))
-  "logging_config" (dict "log_level" "WARNING" "enable_access_log" false)
+  "logging_config" (dict "log_level" "WARNING" "enable_access_log" false "encoding" (upper $s.log_format))
+  "tracing_config" (dict "enabled" (ne $s.traces "") "exporter_import_path" $s.traces "sampling_ratio" $s.traces_share)
   "applications" (list $application) | toPrettyJson -}}
 {{- end -}}
 

@@ -13,7 +13,6 @@ EXPORTED = {name + s for name, m in METRICS.items() for s in SUFFIXES[m.kind]} |
 # Kubernetes, folders and names of the chart that begin like metrics.
 OTHERS = {"rootstock_engine", "rootstock_door", "rootstock_nano", "rootstock_request_seconds"}
 
-
 NAMES = r"\b(?:rootstock|ray_serve)_[a-z0-9_]*[a-z0-9]"
 
 
@@ -26,9 +25,7 @@ def test_every_metric_named_in_the_chart_is_in_the_table():
     named: set[str] = set()
     for file in generate.CHART.rglob("*"):
         if file.suffix in {".yaml", ".json", ".tpl"} and "schema" not in file.name:
-            named |= set(
-                re.findall(r"\b(?:rootstock|ray_serve)_[a-z0-9_]*[a-z0-9]", file.read_text())
-            )
+            named |= set(re.findall(NAMES, file.read_text()))
 
     assert named - OTHERS <= EXPORTED
     assert len(named & EXPORTED) > 25

@@ -77,8 +77,24 @@ def test_profiles_hold_values_that_the_models_know(profile):
     """Nothing in a profile is passed over in silence."""
     given = yaml.safe_load((CHART / profile).read_text())
 
-    jsonschema.validate(given, SCHEMA)
-    Settings.model_validate(given["settings"])
+    whole = merged(yaml.safe_load((CHART / "values.yaml").read_text()), given)
+    jsonschema.validate(whole, SCHEMA)
+    Values.model_validate(whole)
+
+
+def merged(under: dict, over: dict) -> dict:
+    """As Helm lays values over the defaults."""
+    both = {k: merged(under[k], v) for k, v in over.items() if isinstance(under.get(k), dict)}
+    return {**under, **over, **both}
+
+
+def test_a_value_that_is_taken_away_is_missed():
+    """Helm drops a default for which null is given, and templates would break in the dark."""
+    whole = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert whole["engine"].pop("resources")
+
+    with pytest.raises(jsonschema.ValidationError, match="'resources' is a required property"):
+        jsonschema.validate(whole, SCHEMA)
 
 
 def test_the_tables_of_ray_stand_in_the_chart_word_for_word():
@@ -101,6 +117,8 @@ def test_templates_name_no_variable_of_ray_but_what_follows_from_settings():
 
     assert named == {
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S",  # from two settings
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S",  # from the same
+        "RAY_LOG_TO_STDERR",  # a pod's: on one machine a reader has them of Ray
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S",  # a pod's, not a server's
         "RAY_USAGE_STATS_ENABLED",  # of the job that trains, which runs no Serve
     }

@@ -42,3 +42,4 @@ def test_a_values_file_becomes_a_config_and_an_environment(tmp_path, monkeypatch
     found = yaml.safe_load(done.stdout)
     assert found.items() >= local.environment(Settings.model_validate(values["settings"])).items()
     assert found["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"] == "23"
+    assert found["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"] == "120"
