@@ -21,10 +21,13 @@ _CHUNK: Final = 4096
 
 def instants(arrivals: Open, duration_s: float, seed: np.random.SeedSequence) -> Times:
     """Ascending seconds from the start, all before `duration_s`."""
-    knots = profile(arrivals, duration_s)
-    expected = float(_expected(knots)[-1])
-    unit = unit_points(arrivals.spacing, arrivals.cv, expected, seed)
-    return stretched(unit, knots)
+    unit = unit_points(arrivals.spacing, arrivals.cv, expected(arrivals, duration_s), seed)
+    return stretched(unit, profile(arrivals, duration_s))
+
+
+def expected(arrivals: Open, duration_s: float) -> float:
+    """How many there will be on the average."""
+    return float(_expected(profile(arrivals, duration_s))[-1])
 
 
 def profile(arrivals: Open, duration_s: float) -> Knots:

@@ -126,8 +126,13 @@ async def _loaded(members: Crew, churner: Churner | None, began: float, stop: as
         await asyncio.wait({gathering, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
             members.stop()
-        return await gathering
+        found = await gathering
+        if churning is not None and churning.done():
+            await churning  # it failed: a run whose changes broke off is not what was asked for
+        return found
     finally:
+        if churner is not None:
+            await churner.end()
         stopping.cancel()
         gathering.cancel()
         if churning is not None:

@@ -14,8 +14,13 @@ _IN_A_ROW: Final = 5
 _PAUSE_S: Final = 0.05
 
 
-async def calmed(scenario: Scenario, plan: Plan, target: Target) -> float | None:
-    """Seconds until some answers in a row came within the SLO; None when it lasts too long."""
+async def calmed(
+    scenario: Scenario, plan: Plan, target: Target, stop: asyncio.Event
+) -> float | None:
+    """Seconds until some answers in a row came within the SLO; None when it lasts too long.
+
+    Requests are those of the plan, one after another; a plan without any asks for nothing.
+    """
     answers: asyncio.Queue[Reply | Outcome] = asyncio.Queue()
     timeout_s = max(scenario.saturate.settle_s, 0.1)
     pool = Pool(
@@ -24,7 +29,7 @@ async def calmed(scenario: Scenario, plan: Plan, target: Target) -> float | None
     began = time.monotonic()
     good = 0
     try:
-        for row in range(len(plan) or 1):
+        for row in range(len(plan)):
             sent = time.monotonic()
             pool.send(row, target.request(plan.tasks[row].tolist(), int(plan.image[row]), 0.0, 0))
             reply = await answers.get()
@@ -33,7 +38,7 @@ async def calmed(scenario: Scenario, plan: Plan, target: Target) -> float | None
             good = good + 1 if well and took_ms <= scenario.slo.latency_ms else 0
             if good == _IN_A_ROW:
                 return time.monotonic() - began
-            if time.monotonic() - began > timeout_s:
+            if time.monotonic() - began > timeout_s or stop.is_set():
                 return None
             await asyncio.sleep(0.0 if good else _PAUSE_S)
     finally:

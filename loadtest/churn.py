@@ -13,9 +13,10 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from loadtest.discovery import answered
-from loadtest.errors import ScenarioError
+from loadtest.errors import ScenarioError, TargetError
 from loadtest.promises import ANY, GONE
 from loadtest.scenario import Scenario
+from loadtest.targets.protocol import UNREADABLE
 from loadtest.wire import Reply, ask, origin_of
 
 _HEADER_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -33,6 +34,11 @@ class Subject:
     artifacts: list[bytes] = field(default_factory=list)
     published: int = 0
     generation: int = 0  # that requests demand
+    gone: bool = False  # it may be, until it was published again
+
+    def under_way(self) -> tuple[int, ...]:
+        """What may answer while a change is made."""
+        return (ANY, GONE) if self.gone else (ANY,)
 
 
 class Churner:
@@ -43,6 +49,7 @@ class Churner:
         self._origin = origin_of(scenario.target.url)
         self._turn = 0
         self._lock = asyncio.Lock()
+        self._ended = False
         self._start = 0.0
         self.changes: list[dict[str, Any]] = []
 
@@ -62,8 +69,12 @@ class Churner:
         subjects = []
         for name in wanted:
             shown = await answered(scenario, "GET", f"/v1/tasks/{quote(name, safe='')}")
-            releases = [r["release"] for r in shown["releases"] if not r["retired"]]
-            subject = Subject(place[name], name, releases, shown["active"])
+            try:
+                releases = [int(r["release"]) for r in shown["releases"] if not r["retired"]]
+                active = int(shown["active"] or GONE)
+            except (LookupError, TypeError, ValueError):
+                raise TargetError(scenario.target.url, f"{name}: it shows no releases") from None
+            subject = Subject(place[name], name, releases, active, gone=active == GONE)
             subject.artifacts = given.get(name, [])
             subjects.append(subject)
         churn = scenario.churn
@@ -78,7 +89,7 @@ class Churner:
         return cls(scenario, subjects)
 
     async def run(self, tell: Tell, start: float) -> None:
-        """Change until cancelled; `start` is an instant of `time.monotonic`."""
+        """Change until the end; `start` is an instant of `time.monotonic`."""
         churn = self._scenario.churn
         self._start = start
         kinds = (
@@ -89,6 +100,15 @@ class Churner:
         await asyncio.gather(
             *(self._paced(every, act, tell, start) for every, act in kinds if every)
         )
+
+    async def end(self) -> None:
+        """Begin no more changes, and let the one that is under way be finished.
+
+        A task that was retired is published again: a load test leaves none behind that is gone.
+        """
+        self._ended = True
+        async with self._lock:
+            pass
 
     async def _paced(
         self,
@@ -101,13 +121,15 @@ class Churner:
         while True:
             await asyncio.sleep(max(due - time.monotonic(), 0.0))
             async with self._lock:  # one change after another, so that promises are plain
+                if self._ended:
+                    return
                 await act(tell)
             due = max(due + every_s, time.monotonic())
 
     async def _publish(self, tell: Tell) -> None:
         subject = self._next(lambda s: bool(s.artifacts))
         if subject is not None:
-            await tell(subject.place, (ANY,), subject.generation)
+            await tell(subject.place, subject.under_way(), subject.generation)
             await self._put(subject, tell)
 
     async def _put(self, subject: Subject, tell: Tell) -> None:
@@ -117,14 +139,14 @@ class Churner:
         value = await self._changed("publish", subject, "PUT", "", data)
         if value is None:
             return
-        release = int(value["release"])
+        release = value["release"]
         known = release in subject.releases
         if not known:
             subject.releases.append(release)
         if known and release != subject.active:
             await self._made_active(subject, release, tell)
         else:
-            await self._promised(subject, release, int(value["generation"]), tell)
+            await self._promised(subject, release, value["generation"], tell)
 
     async def _activate(self, tell: Tell) -> None:
         subject = self._next(lambda s: len(s.releases) > 1)
@@ -134,30 +156,31 @@ class Churner:
             await self._made_active(subject, release, tell)
 
     async def _made_active(self, subject: Subject, release: int, tell: Tell) -> None:
-        await tell(subject.place, (ANY,), subject.generation)
+        await tell(subject.place, subject.under_way(), subject.generation)
         kind = "rollback" if release < subject.active else "activate"
         body = json.dumps({"release": release, "why": "load test"}).encode()
         value = await self._changed(kind, subject, "POST", ":activate", body)
         if value is not None:
-            await self._promised(subject, release, int(value["generation"]), tell)
+            await self._promised(subject, release, value["generation"], tell)
 
     async def _retire(self, tell: Tell) -> None:
         """And back again, by publishing."""
         subject = self._next(lambda s: bool(s.artifacts))
         if subject is None:
             return
-        await tell(subject.place, (ANY, GONE), subject.generation)
+        subject.gone = True  # even where the change is refused: an answer may have been lost
+        await tell(subject.place, subject.under_way(), subject.generation)
         value = await self._changed("retire", subject, "DELETE", "")
         if value is None:
             return
         subject.releases = []
-        await self._promised(subject, GONE, int(value["generation"]), tell)
-        await tell(subject.place, (ANY, GONE), subject.generation)
+        await self._promised(subject, GONE, value["generation"], tell)
+        await tell(subject.place, subject.under_way(), subject.generation)
         await self._put(subject, tell)
 
     async def _promised(self, subject: Subject, release: int, generation: int, tell: Tell) -> None:
         """What holds from now on, for whoever demands it."""
-        subject.active = release
+        subject.active, subject.gone = release, release == GONE
         if self._scenario.churn.min_generation:
             subject.generation = generation
             await tell(subject.place, (release,), generation)
@@ -173,8 +196,11 @@ class Churner:
 
     async def _changed(
         self, kind: str, subject: Subject, method: str, action: str, body: bytes = b""
-    ) -> Any:
-        """The answer's JSON; None where the change was refused. It is taken down either way."""
+    ) -> dict[str, int] | None:
+        """Release and generation that it led to; None where it was refused, or its answer is none.
+
+        It is taken down either way.
+        """
         media = "application/json" if action else "application/octet-stream"
         path = f"/v1/tasks/{quote(subject.name, safe='')}{action}"
         headers = {"Content-Type": media, **self._scenario.target.headers}
@@ -189,6 +215,7 @@ class Churner:
         )
         took_ms = 1000 * (time.monotonic() - began)
         status = reply.status if isinstance(reply, Reply) else 0
+        value = _made(reply) if isinstance(reply, Reply) and 200 <= status < 300 else None
         self.changes.append(
             {
                 "kind": kind,
@@ -196,11 +223,19 @@ class Churner:
                 "at": began - self._start,
                 "took_ms": took_ms,
                 "status": status,
+                "made": value is not None,
             }
         )
-        if not isinstance(reply, Reply) or not 200 <= status < 300:
-            return None
-        return json.loads(reply.body)
+        return value
+
+
+def _made(reply: Reply) -> dict[str, int] | None:
+    """What the answer to a change says of it; None where it does not."""
+    try:
+        value = json.loads(reply.body)
+        return {"generation": int(value["generation"]), "release": int(value.get("release", GONE))}
+    except UNREADABLE:
+        return None
 
 
 def artifacts_of(folder: Path) -> dict[str, list[bytes]]:

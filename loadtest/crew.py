@@ -75,11 +75,15 @@ class Crew:
             member.done.clear()
             member.summary = None
             member.say({**order, "number": member.number, "out": str(member.out)})
-        async with asyncio.timeout(_START_S):
-            for member in self._members:
-                await _either(member.ready, member.ended)
-                if not member.ready.is_set():
-                    raise member.failure()
+        for member in self._members:
+            try:
+                async with asyncio.timeout(_START_S):
+                    await _either(member.ready, member.ended)
+            except TimeoutError:
+                reason = f"it was not ready within {_START_S:g} s"
+                raise WorkerError(member.number, reason) from None
+            if not member.ready.is_set():
+                raise member.failure()
 
     async def _hire(self, number: int) -> None:
         """One more process."""
@@ -108,8 +112,8 @@ class Crew:
         return start
 
     async def tell(self, task: int, allowed: Sequence[int], generation: int) -> None:
-        """What may answer for a task from now on; returns when all know."""
-        living = {member.number for member in self._members if not member.ended.is_set()}
+        """What may answer for a task from now on; returns when all that still load know."""
+        living = {m.number for m in self._members if not (m.ended.is_set() or m.done.is_set())}
         if not living:
             return
         self._told += 1
@@ -164,6 +168,10 @@ class Crew:
                 self._heard(member, json.loads(line))
         await member.process.wait()
         member.ended.set()
+        self._deaf(member)
+
+    def _deaf(self, member: Member) -> None:
+        """Nobody waits for its ear any more."""
         for living, heard in self._waiting.values():
             living.discard(member.number)
             _settle(living, heard)
@@ -181,6 +189,7 @@ class Crew:
             case "done":
                 member.summary = said
                 member.done.set()
+                self._deaf(member)
             case other:
                 raise WorkerError(member.number, f"it said {other!r}")
 

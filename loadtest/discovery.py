@@ -4,9 +4,10 @@ import json
 from typing import Any
 from urllib.parse import quote
 
-from loadtest.errors import TargetError
+from loadtest.errors import ScenarioError, TargetError
 from loadtest.outcomes import Outcome
 from loadtest.scenario import Scenario
+from loadtest.targets.protocol import UNREADABLE
 from loadtest.wire import Reply, ask, origin_of
 
 _PAGE = 1000
@@ -17,26 +18,36 @@ async def task_names(scenario: Scenario) -> tuple[str, ...]:
 
     Raises:
         TargetError: they have to be asked for, and the server does not say.
+        ScenarioError: there is no way to ask.
     """
     tasks = scenario.tasks
     if tasks.names:
         return tasks.names
     if tasks.pattern is not None:
         return tuple(tasks.pattern.format(i) for i in range(tasks.count))
-    match scenario.target.kind:
-        case "rootstock":
-            found = await _ours(scenario)
-        case "oip":
-            index = await answered(scenario, "POST", "/v2/repository/index", b"{}")
-            found = [row["name"] for row in index if row.get("state", "READY") == "READY"]
-        case _:
-            found = ["default"]  # where the path has no {task}, there is one
+    try:
+        found = await _listed(scenario)
+    except UNREADABLE:
+        raise TargetError(scenario.target.url, "its list of tasks is none") from None
     if not found:
         raise TargetError(scenario.target.url, "the server has no task")
     if tasks.count > len(found):
         reason = f"the scenario wants {tasks.count} tasks, the server has {len(found)}"
         raise TargetError(scenario.target.url, reason)
     return tuple(found[: tasks.count or None])
+
+
+async def _listed(scenario: Scenario) -> list[str]:
+    match scenario.target.kind:
+        case "rootstock":
+            return await _ours(scenario)
+        case "oip":
+            index = await answered(scenario, "POST", "/v2/repository/index", b"{}")
+            return [str(row["name"]) for row in index if row.get("state", "READY") == "READY"]
+        case _ if scenario.target.names_task:
+            raise ScenarioError(scenario.name, ("tasks.names are wanted: nobody can be asked",))
+        case _:
+            return ["default"]  # a request does not say which
 
 
 async def answered(scenario: Scenario, method: str, path: str, body: bytes = b"") -> Any:
@@ -74,7 +85,7 @@ async def _ours(scenario: Scenario) -> list[str]:
         answer = await answered(
             scenario, "GET", f"/v1/tasks?limit={_PAGE}&page={quote(page, safe='')}"
         )
-        found += [item["task"] for item in answer["items"] if item.get("active") is not None]
+        found += [str(i["task"]) for i in answer["items"] if i.get("active") is not None]
         if answer["next"] is None:
             return found
         page = answer["next"]

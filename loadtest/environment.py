@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from loadtest.scenario import Scenario
 
-_SECRET: Final = re.compile(r"(?i)^(--token|.*(?:key|secret|password|authorization).*)$")
+_SECRET: Final = re.compile(r"(?i)token|key|secret|password|authorization|headers")
 _LIBRARIES: Final = ("rootstock", "uvloop", "httptools", "numpy")
 HIDDEN: Final = "…"
 
@@ -42,15 +42,15 @@ def published(scenario: Scenario) -> dict[str, Any]:
 def _command(words: list[str]) -> list[str]:
     found, hide = [Path(words[0]).name if words else ""], False
     for word in words[1:]:
-        name, equals, _ = word.partition("=")
-        secret = bool(_SECRET.match(name))
+        secret = _SECRET.search(word)
+        equals = word.find("=", secret.start()) if secret else -1
         if hide:
             found.append(HIDDEN)
-        elif secret and equals:
-            found.append(f"{name}={HIDDEN}")
+        elif equals >= 0:
+            found.append(f"{word[:equals]}={HIDDEN}")
         else:
             found.append(re.sub(r"//[^/@]*@", "//", word))
-        hide = secret and not equals
+        hide = secret is not None and equals < 0 and word.startswith("-")
     return found
 
 

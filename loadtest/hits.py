@@ -5,7 +5,9 @@ alone reads it, at about 30 bytes a hit.
 """
 
 import json
+import struct
 import zipfile
+import zlib
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +21,28 @@ from loadtest.errors import HitsError
 
 FORMAT: Final = "rootstock-hits/1"
 _STAGE: Final = "stage_"
-# One array alone, as `np.save` writes it, is no context.
-_UNREADABLE: Final = (ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile)
+# One array alone, as `np.save` writes it, is no context. A broken zip may name any method.
+_UNREADABLE: Final = (
+    ValueError,
+    LookupError,
+    EOFError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+# What a report cannot do without.
+_KNOWN: Final = frozenset(
+    (
+        *("began", "interrupted", "planned", "learned", "scenario", "environment", "server"),
+        *("tasks", "tasks_known", "tasks_effective", "images", "image_bytes_mean"),
+        *("clients", "changes"),
+    )
+)
 # Instants are seconds from the start of the run.
 COLUMNS: Final[Mapping[str, str]] = {
     "row": "q",  # of the plan
@@ -170,12 +192,16 @@ def read(file: Path) -> Hits:
         with file.open("rb") as handle, np.load(handle, allow_pickle=False) as held:
             arrays = {name: held[name] for name in held.files}
         header = json.loads(arrays.pop("header").tobytes())
+        form = header.pop("format", None)
     except _UNREADABLE:
         raise HitsError(str(file), "it holds no hits") from None
-    if header.pop("format", None) != FORMAT:
+    if form != FORMAT:
         raise HitsError(str(file), f"it is not of the format {FORMAT}")
-    if missing := {*COLUMNS, "tasks", "image", "worker"} - arrays.keys():
+    missing = {*COLUMNS, "tasks", "image", "worker"} - arrays.keys() | _KNOWN - header.keys()
+    if missing:
         raise HitsError(str(file), f"it lacks {', '.join(sorted(missing))}")
+    if len({len(array) if array.ndim else -1 for array in arrays.values()}) > 1:
+        raise HitsError(str(file), "its columns are not equally long")
     stages = {n.removeprefix(_STAGE): a for n, a in arrays.items() if n.startswith(_STAGE)}
     columns = {name: a for name, a in arrays.items() if not name.startswith(_STAGE)}
     return Hits(header, columns, stages)

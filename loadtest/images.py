@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from loadtest.errors import ScenarioError
 from loadtest.scenario import Images, Size
@@ -36,7 +36,7 @@ def pool(images: Images, seed: np.random.SeedSequence) -> tuple[Picture, ...]:
     """The good ones, then the bad ones if any are wanted.
 
     Raises:
-        ScenarioError: the folder has no picture.
+        ScenarioError: the folder has no picture, or one that cannot be re-encoded.
         OSError
     """
     rng = np.random.default_rng(seed)
@@ -55,6 +55,8 @@ def pixels(picture: Picture, size: int, mean: Sequence[float], std: Sequence[flo
 
 def _folder(images: Images, rng: np.random.Generator) -> list[Picture]:
     root = Path(str(images.folder))
+    if not root.is_dir():
+        raise ScenarioError(str(root), ("there is no such folder",))
     files = sorted(f for f in root.rglob("*") if f.suffix.lower() in _SUFFIXES and f.is_file())
     if not files:
         raise ScenarioError(str(root), ("the folder holds no .jpg, .png, .webp or .bmp",))
@@ -70,14 +72,21 @@ def _folder(images: Images, rng: np.random.Generator) -> list[Picture]:
         ]
     found = []
     for i, file in enumerate(files):
-        with Image.open(file) as image:
-            picture = image.convert("RGB")
+        picture = _opened(file)
         if images.sizes:
             size = _mixed(images.sizes, i, len(files))
             picture = picture.resize((size.width, size.height), Image.Resampling.BICUBIC)
         name = file.relative_to(root).as_posix()
         found.append(_encoded(name, picture, images, i))
     return found
+
+
+def _opened(file: Path) -> Image.Image:
+    try:
+        with Image.open(file) as image:
+            return image.convert("RGB")
+    except (ValueError, SyntaxError, Image.DecompressionBombError, UnidentifiedImageError):
+        raise ScenarioError(str(file), ("it cannot be re-encoded: it is no picture",)) from None
 
 
 def _drawn(images: Images, rng: np.random.Generator) -> list[Picture]:

@@ -12,13 +12,15 @@ from typing import Final
 from loadtest.errors import ScenarioError
 from loadtest.outcomes import Outcome, Wrong, of_status
 from loadtest.plan import Want
-from loadtest.promises import Promises
+from loadtest.promises import Mark, Promises
 from loadtest.scenario import Checks
-from loadtest.targets.protocol import Answer, Said, Target
+from loadtest.targets.protocol import UNREADABLE, Answer, Said, Target
 from loadtest.wire import Reply
 
-_REFUSALS: Final = {Want.UNKNOWN: (404,), Want.UNDECODABLE: (400, 415, 422)}
-_UNREADABLE: Final = (ValueError, KeyError, TypeError, IndexError, AttributeError)
+_REFUSALS: Final[Mapping[int, tuple[int, ...]]] = {
+    Want.UNKNOWN: (404,),
+    Want.UNDECODABLE: (400, 415, 422),
+}
 Verdict = tuple[Outcome, Wrong]
 
 
@@ -52,55 +54,63 @@ class Judge:
         self.promises = Promises()
 
     def verdict(
-        self, tasks: Sequence[int], image: int, want: int, mark: int, reply: Reply
+        self, tasks: Sequence[int], image: int, want: int, mark: Mark, reply: Reply
     ) -> Verdict:
-        """Of a reply to a request for these tasks; `mark` is of the first, from `promises`."""
-        if want in _REFUSALS:
-            return self._refused(tasks, want, reply)
-        if not 200 <= reply.status < 300:
-            gone = reply.status == 404 and mark and not self.promises.broken(tasks[0], mark, None)
-            return (Outcome.EXPECTED if gone else of_status(reply.status)), Wrong.NO
-        try:
-            answer = self._target.read(reply.headers, reply.body)
-        except _UNREADABLE:
-            return Outcome.BAD_BODY, Wrong.NO
-        return self._answered(tasks, image, mark, answer)
+        """Of a reply to a request for these tasks; `mark` is what `promises` said as it left.
 
-    def _answered(self, tasks: Sequence[int], image: int, mark: int, answer: Answer) -> Verdict:
+        Whatever the reply is, there is a verdict.
+        """
+        try:
+            if 200 <= reply.status < 300:
+                answer = self._target.read(reply.headers, reply.body)
+                return self._answered(tasks, image, want, mark, answer)
+            return self._refused(tasks, want, mark, reply.status), Wrong.NO
+        except UNREADABLE:
+            return Outcome.BAD_BODY, Wrong.NO
+
+    def _refused(self, tasks: Sequence[int], want: int, mark: Mark, status: int) -> Outcome:
+        """Where nothing of a request was answered."""
+        if want == Want.UNDECODABLE or len(tasks) == 1:
+            places = mark.places or (0,) * len(tasks)
+            gone = any(map(self.promises.gone, tasks, places))
+            if status in _REFUSALS.get(want, ()) or (status == 404 and gone):
+                return Outcome.EXPECTED
+        return of_status(status)
+
+    def _answered(
+        self, tasks: Sequence[int], image: int, want: int, mark: Mark, answer: Answer
+    ) -> Verdict:
         """Of an answer, task by task; the first fault decides."""
         if len(answer.said) != len(tasks):
             return Outcome.WRONG, Wrong.TASK
-        for task, said in zip(tasks, answer.said, strict=True):
+        if answer.generation is not None and answer.generation < mark.generation:
+            return Outcome.WRONG, Wrong.STALE
+        places = mark.places or (0,) * len(tasks)
+        answered = 0
+        for i, (task, place, said) in enumerate(zip(tasks, places, answer.said, strict=True)):
+            # Of several tasks it is the first that there is not.
+            refusals = () if want == Want.UNKNOWN and i else _REFUSALS.get(want, ())
             if said.status >= 300:
-                return of_status(said.status), Wrong.NO
-            wrong = self._wrong(task, image, said, mark if len(tasks) == 1 else 0)
+                gone = said.status == 404 and self.promises.gone(task, place)
+                if said.status not in refusals and not gone:
+                    return of_status(said.status), Wrong.NO
+                continue
+            wrong = Wrong.ANSWERED if refusals else self._wrong(task, image, said, place)
             if wrong:
                 return Outcome.WRONG, wrong
-        header = answer.header_digest
-        if self._checks.digests and header is not None and header != answer.said[0].digest:
-            return Outcome.WRONG, Wrong.DIGEST
-        return Outcome.OK, Wrong.NO
+            header = None if answered or not self._checks.digests else answer.header_digest
+            if header is not None and header != said.digest:  # it is that of the first answer
+                return Outcome.WRONG, Wrong.DIGEST
+            answered += 1
+        fine = Outcome.OK if want == Want.PREDICTION and answered else Outcome.EXPECTED
+        return fine, Wrong.NO
 
-    def _refused(self, tasks: Sequence[int], want: int, reply: Reply) -> Verdict:
-        """Where a refusal is the right answer; for several tasks the first has to be refused."""
-        status = reply.status
-        if 200 <= status < 300 and len(tasks) > 1:
-            try:
-                status = self._target.read(reply.headers, reply.body).said[0].status
-            except _UNREADABLE:
-                return Outcome.BAD_BODY, Wrong.NO
-        if status in _REFUSALS[Want(want)]:
-            return Outcome.EXPECTED, Wrong.NO
-        if 200 <= status < 300:
-            return Outcome.WRONG, Wrong.ANSWERED
-        return of_status(status), Wrong.NO
-
-    def _wrong(self, task: int, image: int, said: Said, mark: int) -> Wrong:
+    def _wrong(self, task: int, image: int, said: Said, place: int) -> Wrong:
         name = self._names[task]
         if said.task is not None and said.task != name.partition("@")[0]:
             return Wrong.TASK
         if said.release is not None:
-            if mark and self.promises.broken(task, mark, said.release):
+            if self.promises.broken(task, place, said.release):
                 return Wrong.STALE
             if self._checks.digests and said.digest is not None:
                 known = self._digests.setdefault((name, said.release), said.digest)
@@ -129,8 +139,8 @@ def _expected(
     if checks.file is None:
         return {}
     try:
-        value = json.loads(Path(checks.file).read_text())
-    except ValueError:
+        value = json.loads(Path(checks.file).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict) or not all(isinstance(of, dict) for of in value.values()):
         raise ScenarioError(checks.file, ("it is not JSON of {task: {image: label}}",))

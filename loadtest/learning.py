@@ -10,6 +10,7 @@ from loadtest.images import Picture
 from loadtest.outcomes import Outcome
 from loadtest.plan import Plan, Want
 from loadtest.scenario import Scenario
+from loadtest.targets.protocol import UNREADABLE
 from loadtest.targets.table import target as make_target
 from loadtest.wire import Pool, Reply, origin_of
 
@@ -70,7 +71,7 @@ class _Learner:
     def _read(self, task: int, image: int, reply: Reply) -> None:
         try:
             said = self._target.read(reply.headers, reply.body).said[0]
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        except UNREADABLE:
             self.refused.append(f"no answer of this kind of target: {words(reply)}")
             return
         if said.label is not None:

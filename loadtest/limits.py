@@ -1,5 +1,6 @@
 """What a run has to reach so that CI goes on: figures by name, and whether they do. Pure."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ AT_MOST: Final[Mapping[str, Figure]] = {
     "failed_share": lambda r: r["failed_share"],
     "wrong": lambda r: float(sum(r["wrong"].values())),
     "dropped": lambda r: float(r["outcomes"].get("dropped", 0)),
+    "changes_refused": lambda r: float(r["changes_refused"]),
 }
 AT_LEAST: Final[Mapping[str, Figure]] = {
     "goodput": lambda r: r["rates"]["goodput"],
@@ -29,12 +31,14 @@ def check_names(limits: Mapping[str, float]) -> None:
     """See that all are known.
 
     Raises:
-        ScenarioError: some are not.
+        ScenarioError: some are not, or their limit is no number.
     """
     if unknown := sorted(limits.keys() - AT_MOST.keys() - AT_LEAST.keys()):
         known = ", ".join((*AT_MOST, *AT_LEAST))
         fault = f"no figure {', '.join(unknown)}; there are {known}"
         raise ScenarioError("slo.limits", (fault,))
+    if nonsense := sorted(name for name, limit in limits.items() if not math.isfinite(limit)):
+        raise ScenarioError("slo.limits", (f"no number for {', '.join(nonsense)}",))
 
 
 def missed(report: Mapping[str, Any], limits: Mapping[str, float]) -> list[str]:

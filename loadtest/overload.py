@@ -8,25 +8,26 @@ from loadtest.hits import Hits
 from loadtest.outcomes import FAILED, Outcome
 from loadtest.report.summary import report
 from loadtest.scenario import Flash, Scenario
+from loadtest.search import step_s
 
 _STEEP_S = 0.01
 
 
 def overloading(scenario: Scenario, knee: float, factor: float) -> Scenario:
     """Warm-up at half the knee, a step at `factor` times the knee, a step at half again."""
-    step_s, warmup_s = scenario.saturate.step_s, scenario.warmup_s
+    length_s, warmup_s = step_s(knee, scenario.saturate), scenario.warmup_s
     arrivals = scenario.arrivals
     return scenario.model_copy(
         update={
             "name": f"{scenario.name} at {factor:g} x",
-            "duration_s": warmup_s + 2 * step_s,
+            "duration_s": warmup_s + 2 * length_s,
             "arrivals": Flash(
                 kind="flash",
                 rate=knee / 2,
                 peak_rate=knee * factor,
                 at_s=warmup_s,
                 rise_s=_STEEP_S,
-                hold_s=step_s,
+                hold_s=length_s,
                 fall_s=_STEEP_S,
                 spacing=getattr(arrivals, "spacing", "poisson"),
                 cv=getattr(arrivals, "cv", 1.0),
@@ -39,7 +40,7 @@ def outcome_of(hits: Hits, factor: float) -> dict[str, Any]:
     """Of a run of `overloading`: figures of the overload, and the time of recovery."""
     scenario = hits.header["scenario"]
     begin = float(scenario["warmup_s"])
-    end = begin + float(scenario["saturate"]["step_s"])
+    end = begin + float(scenario["arrivals"]["hold_s"])
     during = {**scenario, "warmup_s": begin, "duration_s": end}
     value = report(Hits({**hits.header, "scenario": during}, hits.columns, hits.stages))
     outcomes = value["outcomes"]

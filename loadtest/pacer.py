@@ -16,6 +16,7 @@ from loadtest.hits import Recorder
 from loadtest.judge import Judge
 from loadtest.outcomes import ANSWERED, Outcome, Wrong
 from loadtest.plan import Plan
+from loadtest.promises import Mark
 from loadtest.targets.protocol import Target
 from loadtest.timing import retry_after, stages_of
 from loadtest.wire import Origin, Pool, Reply
@@ -25,6 +26,7 @@ _TIMER_S: Final = 0.001  # what timers of the event loop can tell apart
 _AT_ONCE: Final = 32  # sent before answers are read again
 _OVERTIME_S: Final = 1.0  # after the end; what is not sent by then stays unsent
 _PAUSE_S: Final = 0.05  # of a closed loop's client that got no answer
+_LEAST_S: Final = 0.1  # of a run that is stopped at once
 
 
 class Flight(NamedTuple):
@@ -33,7 +35,7 @@ class Flight(NamedTuple):
     row: int
     scheduled: float
     sent: float
-    mark: int
+    mark: Mark
 
 
 @dataclass(slots=True)
@@ -70,6 +72,7 @@ class Pacer:
         self._loop = asyncio.get_running_loop()
         self.pool = Pool(origin, timeout_s, self._done)
         self.recorder, self.tally = Recorder(), Tally()
+        self.cpu = 0.0  # share of a core that sending took
         self._start = self._until = 0.0
         self._next = 0
         self._stopped = False
@@ -81,7 +84,7 @@ class Pacer:
         """Send every row at its instant; returns when all are answered or given up."""
         self._start, self._until = start, duration_s + _OVERTIME_S
         self._loop.call_later(max(start - time.monotonic(), 0.0), self._tick)
-        await self._sent_all.wait()
+        await self._all_sent()
         now = self._now()
         while self._next < len(self._at) and self._at[self._next] <= min(now, self._until):
             self._note_unsent(Outcome.UNSENT)
@@ -95,10 +98,13 @@ class Pacer:
         self._start, self._until = start, duration_s
 
         def again() -> None:
-            if self._stopped or self._now() >= self._until:
+            now = self._now()
+            if self._stopped or now >= self._until:
                 self._sent_all.set()
+            elif now < 0.0:  # timers may go off a little early: nothing is sent before the start
+                self._loop.call_later(_TIMER_S, again)
             else:
-                self._fire(self._next, self._now())
+                self._fire(self._next, now)
                 self._next += 1
 
         def after(outcome: Outcome) -> None:
@@ -112,7 +118,7 @@ class Pacer:
         for client in range(clients):
             stagger_s = think_s * client / clients
             self._loop.call_later(max(start - time.monotonic(), 0.0) + stagger_s, again)
-        await self._sent_all.wait()
+        await self._all_sent()
         await self._all_landed()
 
     def stop(self) -> None:
@@ -131,6 +137,12 @@ class Pacer:
 
     def _now(self) -> float:
         return time.monotonic() - self._start
+
+    async def _all_sent(self) -> None:
+        spent = time.process_time()
+        await self._sent_all.wait()
+        # Waiting for the last answers costs nothing, and would make a busy client look idle.
+        self.cpu = (time.process_time() - spent) / max(self._now(), _LEAST_S)
 
     async def _all_landed(self) -> None:
         while self.pool.in_flight:
@@ -161,8 +173,8 @@ class Pacer:
         row = self._number + place * self._of
         at = row % self._rows
         tasks = self._tasks[at]
-        mark, generation = self._judge.promises.mark(tasks[0])
-        parts = self._target.request(tasks, self._image[at], self._deadline[at], generation)
+        mark = self._judge.promises.mark(tasks)
+        parts = self._target.request(tasks, self._image[at], self._deadline[at], mark.generation)
         sent = self._now()
         self.tally.sent += 1
         self.tally.lag_ms = max(self.tally.lag_ms, 1000 * (sent - due))
@@ -186,7 +198,8 @@ class Pacer:
         if status == 200 and isinstance(reply, Reply):
             self.recorder.note_stages(stages_of(reply.headers))
         self.tally.outcomes[outcome] += 1
-        self.tally.latencies_ms.append(1000 * (done - flight.scheduled))
+        if outcome == Outcome.OK:  # refusals are quick: of both a median says nothing
+            self.tally.latencies_ms.append(1000 * (done - flight.scheduled))
         self._landed.set()
         if self._after is not None:
             self._after(outcome)

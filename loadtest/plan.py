@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.arrivals import instants
+from loadtest.arrivals import expected, instants
 from loadtest.errors import ScenarioError
 from loadtest.popularity import draws, effective, odds
 from loadtest.scenario import Closed, Replay, Scenario
@@ -21,6 +21,7 @@ from loadtest.trace import Trace, read_names, read_trace
 
 UNKNOWN_TASKS: Final = 16  # names that no server has
 _CLOSED_ROWS: Final = 1 << 16  # of a closed loop, asked for again and again
+_ROWS_MAX: Final = 10_000_000  # every process holds them all, at some 200 bytes each
 _STREAMS: Final = ("arrivals", "tasks", "images", "corrupt", "unknown", "deadlines", "drawing")
 
 
@@ -118,6 +119,10 @@ def _instants(
         assert trace is not None
         at = np.array(trace.at) / arrivals.speed
         return at[at < scenario.duration_s]
+    wanted = expected(arrivals, scenario.duration_s)
+    if wanted > _ROWS_MAX:
+        fault = f"{wanted:,.0f} requests, a run has at most {_ROWS_MAX:,}: less rate or duration"
+        raise ScenarioError(scenario.name, (fault,))
     return instants(arrivals, scenario.duration_s, seed)
 
 

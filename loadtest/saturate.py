@@ -1,7 +1,6 @@
 """The highest rate that holds the SLO, what comes beyond it, and how soon that is over."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -13,8 +12,8 @@ from loadtest.errors import ScenarioError
 from loadtest.hits import Hits
 from loadtest.overload import outcome_of, overloading
 from loadtest.report.summary import report
-from loadtest.scenario import Closed, Replay, Scenario, at_rate
-from loadtest.search import Probe, bracket, by_client, ended_at, next_rate, refusals
+from loadtest.scenario import Closed, Flash, Replay, Scenario, at_rate
+from loadtest.search import Probe, bracket, by_client, ended_at, next_rate, refusals, step_s
 from loadtest.targets.table import target as make_target
 
 SCHEMA: Final = "rootstock-loadtest-saturation/1"
@@ -40,6 +39,7 @@ async def saturate(
     if isinstance(scenario.arrivals, Closed | Replay):
         fault = f"arrivals of kind {scenario.arrivals.kind} have no rate to search for"
         raise ScenarioError(scenario.name, (fault,))
+    stepping(scenario, scenario.saturate.max_rate)  # raises before anything is asked
     prepared = await prepare(scenario)
     async with crew() as members:
         return await _searched(scenario, prepared, members, step, stop or asyncio.Event())
@@ -49,12 +49,15 @@ async def _searched(
     scenario: Scenario, prepared: Prepared, members: Crew, step: Step, stop: asyncio.Event
 ) -> dict[str, Any]:
     settings = scenario.saturate
-    searched = scenario.model_copy(update={"duration_s": scenario.warmup_s + settings.step_s})
     probes: list[Probe] = []
     steps: list[dict[str, Any]] = []
-    while not stop.is_set() and (rate := next_rate(probes, settings)) is not None:
-        await _settled(searched, prepared)
-        hits = await attack(at_rate(searched, rate), prepared=prepared, members=members, stop=stop)
+    # What does not answer one request after another in time will bear no rate.
+    calm = not settings.settle_s or await _settled(scenario, prepared, stop) is not None
+    while calm and not stop.is_set() and (rate := next_rate(probes, settings)) is not None:
+        if probes:
+            await _settled(scenario, prepared, stop)
+        tried = stepping(scenario, rate)
+        hits = await attack(tried, prepared=prepared, members=members, stop=stop)
         value = report(hits)
         reasons = refusals(value, settings)
         if stop.is_set():
@@ -64,7 +67,8 @@ async def _searched(
         steps[-1]["by_client"] = bool(reasons) and by_client(value, settings)
         step(steps[-1], hits)
     found = bracket(probes, settings.tries)
-    bound = ended_at(found, steps, stopped=stop.is_set())
+    stopped = stop.is_set()
+    bound = ended_at(found, steps, stopped=stopped) if calm or stopped else "never calm"
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "name": scenario.name,
@@ -75,7 +79,7 @@ async def _searched(
         "interrupted": stop.is_set(),
         "steps": steps,
         "overload": [],
-        "tasks": {"known": len(prepared.names), "effective": prepared.plan(searched).effective},
+        "tasks": {"known": len(prepared.names), "effective": prepared.plan(scenario).effective},
         "scenario": published(scenario),
         "environment": environment(),
     }
@@ -83,7 +87,7 @@ async def _searched(
         for factor in settings.overload:
             if stop.is_set():
                 break
-            await _settled(searched, prepared)
+            await _settled(scenario, prepared, stop)
             pressed = overloading(scenario, found.low, factor)
             hits = await attack(pressed, prepared=prepared, members=members, stop=stop)
             if not stop.is_set():
@@ -108,8 +112,22 @@ def _step(rate: float, value: dict[str, Any], reasons: list[str]) -> dict[str, A
     }
 
 
-async def _settled(scenario: Scenario, prepared: Prepared) -> None:
+def stepping(scenario: Scenario, rate: float) -> Scenario:
+    """A step of the search at this rate.
+
+    Raises:
+        ScenarioError: the step is over before its peak is.
+    """
+    length_s = scenario.warmup_s + step_s(rate, scenario.saturate)
+    arrivals = scenario.arrivals
+    if isinstance(arrivals, Flash) and arrivals.at_s + arrivals.rise_s >= length_s:
+        begin_s = arrivals.at_s + arrivals.rise_s
+        fault = f"its crowd comes at {begin_s:g} s, a step ends at {length_s:g} s: longer step_s"
+        raise ScenarioError(scenario.name, (fault,))
+    return at_rate(scenario.model_copy(update={"duration_s": length_s}), rate)
+
+
+async def _settled(scenario: Scenario, prepared: Prepared, stop: asyncio.Event) -> float | None:
     plan = prepared.plan(scenario)
     target = make_target(scenario.target, plan.names, prepared.pictures)
-    with contextlib.suppress(TimeoutError):
-        await calmed(scenario, plan, target)
+    return await calmed(scenario, plan, target, stop)

@@ -1,6 +1,7 @@
 """What a load test is to do, as one frozen value. Knows no file, no clock and no server."""
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -8,6 +9,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, lt=1e9, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, lt=1e9, allow_inf_nan=False)]
 Spacing = Literal["constant", "poisson", "gamma"]
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a header's name, RFC 9110
+_OURS: Final = ("content-length", "transfer-encoding", "connection")
+_BURSTS_MAX: Final = 100_000
 
 
 class Part(BaseModel):
@@ -126,6 +131,8 @@ class Tasks(Part):
     def _one_way(self) -> "Tasks":
         if self.names and self.pattern is not None:
             raise ValueError("names or a pattern, not both")
+        if not all(self.names) or len(set(self.names)) < len(self.names):
+            raise ValueError("a name is empty, or given twice")
         if self.pattern is not None:
             if not self.count:
                 raise ValueError("a pattern needs a count")
@@ -203,16 +210,40 @@ class Target(Part):
     metrics: str = "/metrics"  # path of Prometheus text, read before and after; "": none
     # Open Inference Protocol
     input: str = "image"
-    datatype: Literal["BYTES", "FP32"] = "BYTES"  # FP32: pixels [1, 3, size, size], decoded here
+    datatype: Literal["BYTES", "UINT8", "FP32"] = "BYTES"  # FP32: pixels, decoded here
+    shape: tuple[Annotated[int, Field(ge=1)], ...] = ()  # (): [1], [1, bytes], [1, 3, size, size]
+    binary: bool = True  # tensors behind the JSON; MLServer has them in it
     size: Annotated[int, Field(ge=1, le=4096)] = 224
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     label_output: str = "label"  # "": the first output, whose largest element decides
     # plain
     path: str = "/predict/{task}"
-    body: Literal["raw", "multipart", "json"] = "raw"
+    body: Literal["raw", "multipart", "json", "template"] = "raw"
     field: str = "image"  # of multipart and JSON
+    template: str = ""  # JSON in which {image} stands for the image in base64, {task} for the task
     label: str | None = None  # where the answer's JSON has it: 'predictions.0.label'
+
+    @property
+    def names_task(self) -> bool:
+        """Whether a request says which task it wants."""
+        held = (self.path, self.template, *self.headers.values())
+        return self.kind != "plain" or any("{task}" in text for text in held)
+
+    @model_validator(mode="after")
+    def _speakable(self) -> "Target":
+        for path in filter(None, (self.path, self.metrics)):
+            if not path.startswith("/") or any(c.isspace() or c < " " for c in path):
+                raise ValueError(f"{path!r} is no path: it begins with / and has no spaces")
+        for name, value in self.headers.items():
+            if not _TOKEN.fullmatch(name) or any(c in "\r\n\0" for c in value):
+                raise ValueError(f"{name!r} is no header of one line")
+            taken = _OURS if self.kind == "plain" else (*_OURS, "content-type")
+            if name.lower() in taken:
+                raise ValueError(f"the header {name} follows from the body")
+        if (self.body == "template") != bool(self.template):
+            raise ValueError("body = 'template' and `template` go together")
+        return self
 
 
 class Slo(Part):
@@ -262,6 +293,13 @@ class Scenario(Part):
     def _consistent(self) -> "Scenario":
         if self.warmup_s >= self.duration_s:
             raise ValueError("warmup_s is to be less than duration_s")
+        arrivals = self.arrivals
+        if isinstance(arrivals, Burst) and self.duration_s / arrivals.every_s > _BURSTS_MAX:
+            raise ValueError(f"more than {_BURSTS_MAX} bursts")
+        if self.closed and self.tasks.popularity.drift_s:
+            raise ValueError("drift_s needs instants: a closed loop has none")
+        if self.tasks.unknown_share and not self.target.names_task:
+            raise ValueError("unknown_share needs a {task} in target.path, headers or template")
         if self.target.kind != "rootstock":
             if self.churn.any:
                 raise ValueError("churn needs target.kind = 'rootstock'")
@@ -276,7 +314,12 @@ class Scenario(Part):
 
 
 def at_rate(scenario: Scenario, rate: float) -> Scenario:
-    """The same load at another rate; peaks and ends of ramps keep their proportion."""
+    """The same load at another rate; peaks and ends of ramps keep their proportion.
+
+    Raises:
+        TypeError: its arrivals have no rate.
+        ValidationError: the rate is none.
+    """
     arrivals = scenario.arrivals
     if isinstance(arrivals, Replay | Closed):
         raise TypeError(arrivals.kind)
@@ -285,4 +328,5 @@ def at_rate(scenario: Scenario, rate: float) -> Scenario:
     for field in ("to_rate", "peak_rate"):
         if hasattr(arrivals, field):
             changed[field] = factor * getattr(arrivals, field)
-    return scenario.model_copy(update={"arrivals": arrivals.model_copy(update=changed)})
+    again = type(arrivals).model_validate({**arrivals.model_dump(), **changed})
+    return scenario.model_copy(update={"arrivals": again})

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from loadtest.errors import ScenarioError
 from loadtest.limits import check_names
 from loadtest.scenario import Scenario
+from loadtest.trace import text_of
 
 
 def bundled() -> tuple[str, ...]:
@@ -30,7 +31,7 @@ def load(name: str, settings: Sequence[str] = ()) -> Scenario:
     if name in bundled():
         text = (resources.files("loadtest") / "scenarios" / f"{name}.toml").read_text()
     elif Path(name).suffix == ".toml" or Path(name).exists():
-        text = Path(name).read_text()
+        text = text_of(Path(name))
     else:
         fault = f"no such scenario or file; bundled are {', '.join(bundled())}"
         raise ScenarioError(name, (fault,))
@@ -54,12 +55,19 @@ def made(name: str, value: dict[str, Any]) -> Scenario:
         scenario = Scenario.model_validate(value)
     except ValidationError as error:
         faults = tuple(
-            f"{'.'.join(map(str, fault['loc'])) or 'scenario'}: {fault['msg']}"
+            f"{'.'.join(map(str, fault['loc'])) or 'scenario'}: {_words(fault)}"
             for fault in error.errors(include_url=False, include_input=False)
         )
         raise ScenarioError(name, faults) from None
     check_names(scenario.slo.limits)
     return scenario
+
+
+def _words(fault: Any) -> str:
+    unknown = fault["type"] == "extra_forbidden"
+    return (
+        "there is no such setting" if unknown else str(fault["msg"]).removeprefix("Value error, ")
+    )
 
 
 def _put(value: dict[str, Any], setting: str) -> None:

@@ -48,11 +48,9 @@ def histograms(before: Samples, after: Samples) -> dict[str, dict[str, dict[str,
     sums: dict[tuple[str, str], float] = defaultdict(float)
     for (name, labels), value in after.items():
         change = value - before.get((name, labels), 0.0)
-        if name.endswith("_bucket"):
-            edge = dict(labels).get("le", "")
+        if name.endswith("_bucket") and (edge := _edge(labels)) is not None:
             rest = tuple(pair for pair in labels if pair[0] != "le")
-            key = (name.removesuffix("_bucket"), _shown(rest))
-            buckets[key][math.inf if edge == "+Inf" else float(edge)] += change
+            buckets[name.removesuffix("_bucket"), _shown(rest)][edge] += change
         elif name.endswith("_sum"):
             sums[name.removesuffix("_sum"), _shown(labels)] += change
     found: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
@@ -67,6 +65,14 @@ def histograms(before: Samples, after: Samples) -> dict[str, dict[str, dict[str,
                 "p99_at_most": _bound(by_edge, edges, 0.99 * count),
             }
     return dict(found)
+
+
+def _edge(labels: tuple[tuple[str, str], ...]) -> float | None:
+    """Of a bucket; None where a name only looks like one's."""
+    try:
+        return float(dict(labels)["le"])
+    except (KeyError, ValueError):
+        return None
 
 
 def _bound(by_edge: Mapping[float, float], edges: list[float], wanted: float) -> float | None:

@@ -12,6 +12,8 @@ _UP: Final = 2.0
 _RATE_MIN: Final = 0.05
 _NEVER_SENT: Final = ("dropped", "unsent")
 _GROWTH: Final = 0.5  # of the SLO, within one step: a queue that grows
+_REQUESTS_MIN: Final = 20  # of a step: fewer say nothing
+_LONGER_MAX: Final = 10.0  # as long as it was asked to be, for their sake
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,11 @@ def next_rate(probes: Sequence[Probe], settings: Saturate) -> float | None:
         rate = math.sqrt(found.low * found.high)
         enough = found.high / found.low <= 1.0 + settings.tolerance
     return None if enough else rate
+
+
+def step_s(rate: float, settings: Saturate) -> float:
+    """How long a rate is tried: longer where it is so low that too few requests would come."""
+    return min(max(settings.step_s, _REQUESTS_MIN / rate), _LONGER_MAX * settings.step_s)
 
 
 def by_client(report: Mapping[str, Any], settings: Saturate) -> bool:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,12 @@ def read_trace(file: Path) -> Trace:
     faults: list[str] = []
     for number, row in _rows(file):
         try:
-            rows.append({**row, "at": float(row["at"])})
+            at = float(row["at"])
         except (KeyError, TypeError, ValueError):
+            at = math.nan
+        if math.isfinite(at):
+            rows.append({**row, "at": at})
+        else:
             faults.append(f"line {number} has no number `at`")
     for column in _COLUMNS[1:]:
         having = sum(bool(row.get(column)) for row in rows)
@@ -59,14 +64,27 @@ def read_names(file: Path) -> tuple[str, ...]:
         ScenarioError: there is none.
         OSError
     """
-    names = tuple(line.strip() for line in file.read_text().splitlines() if line.strip())
+    names = tuple(line.strip() for line in text_of(file).splitlines() if line.strip())
     if not names:
         raise ScenarioError(str(file), ("it names no task",))
     return names
 
 
+def text_of(file: Path) -> str:
+    """What a file says, in UTF-8.
+
+    Raises:
+        ScenarioError: it is no text.
+        OSError
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ScenarioError(str(file), ("it is no text in UTF-8",)) from None
+
+
 def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    lines = file.read_text().splitlines()
+    lines = text_of(file).splitlines()
     if lines and lines[0].lstrip().startswith("{"):
         for number, line in enumerate(lines, 1):
             if line.strip():
@@ -76,5 +94,8 @@ def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                     value = None
                 yield number, value if isinstance(value, dict) else {}
     else:
-        for number, row in enumerate(csv.DictReader(lines), 2):
-            yield number, row
+        try:
+            for number, row in enumerate(csv.DictReader(lines), 2):
+                yield number, row
+        except csv.Error as error:
+            raise ScenarioError(str(file), (f"no CSV: {error}",)) from None

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -42,15 +42,21 @@ def origin_of(url: str) -> Origin:
     """Host, port and path of a URL.
 
     Raises:
-        ScenarioError: it is none of http or https.
+        ScenarioError: it is none of http or https, or says more than that.
     """
     try:
         parts = urlsplit(url)
         port = parts.port
+        (parts.hostname or "").encode("idna")
     except ValueError as error:
         raise ScenarioError(url, (str(error),)) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ScenarioError(url, ("a URL begins with http:// or https:// and names a host",))
+    if "@" in parts.netloc:  # and so it is not repeated
+        fault = "no names and passwords in it: give a token, or target.headers"
+        raise ScenarioError("the URL", (fault,))
+    if parts.query or parts.fragment or any(c.isspace() for c in url):
+        raise ScenarioError(url, ("it ends with its path: no ?, no # and no spaces",))
     tls = parts.scheme == "https"
     return Origin(parts.hostname, port or (443 if tls else 80), tls, parts.path.rstrip("/"))
 
@@ -71,7 +77,7 @@ Done = Callable[[Any, Reply | Outcome], None]
 class Connection(asyncio.Protocol):
     """One socket. It belongs to a pool, and holds at most one request."""
 
-    __slots__ = ("_body", "_headers", "_parser", "_pool", "began", "token", "transport")
+    __slots__ = ("_body", "_headed", "_headers", "_parser", "_pool", "began", "token", "transport")
 
     def __init__(self, pool: "Pool", token: Any, began: float) -> None:
         self._pool = pool
@@ -83,6 +89,7 @@ class Connection(asyncio.Protocol):
     def _reset(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
+        self._headed = False  # all headers have come
         self._body: list[bytes] = []
 
     def send(self, token: Any, parts: Sequence[bytes]) -> None:
@@ -97,13 +104,15 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError:
+            raise  # a fault of ours, and no answer: nobody may go on as if it had been counted
         except httptools.HttpParserError:
             self._pool.lost(self, Outcome.BAD_BODY)
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         framed = any(name in self._headers for name in _FRAMES)
-        if exc is None and self._headers and not framed:
+        if exc is None and self._headed and not framed:
             self._deliver(keep=False)  # such an answer ends with its connection
         self._pool.lost(self, Outcome.DISCONNECTED)
 
@@ -113,7 +122,12 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.lower()] = value
+        name = name.lower()
+        before = self._headers.get(name)
+        self._headers[name] = value if before is None else before + b", " + value
+
+    def on_headers_complete(self) -> None:
+        self._headed = True
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
@@ -122,12 +136,12 @@ class Connection(asyncio.Protocol):
         if self._parser.get_status_code() >= 200:
             self._deliver(keep=self._parser.should_keep_alive())
         else:
-            self._headers = {}
+            self._headers, self._headed = {}, False
 
     def _deliver(self, *, keep: bool) -> None:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         reply = Reply(self._parser.get_status_code(), self._headers, body)
-        self._headers, self._body = {}, []
+        self._headers, self._headed, self._body = {}, False, []
         if not keep:
             self._reset()
         self._pool.answered(self, reply, keep=keep)
@@ -240,10 +254,8 @@ class Pool:
             self._done(token, Outcome.TIMEOUT)
         elif isinstance(error, ssl.SSLError | ssl.CertificateError):
             self._done(token, Outcome.TLS)
-        elif isinstance(error, OSError):
-            self._done(token, Outcome.CONNECT)
         else:
-            raise error
+            self._done(token, Outcome.CONNECT)
 
     def _look(self) -> None:
         """Whose time is over?"""
@@ -280,6 +292,11 @@ async def ask(
 
 def head(origin: Origin, method: str, path: str, headers: dict[str, str], length: int) -> bytes:
     """The lines of a request before its body."""
-    lines = [f"{method} {origin.path}{path} HTTP/1.1", f"Host: {origin.authority}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join((*lines, f"Content-Length: {length}", "", "")).encode()
+    first = f"{method} {origin.path}{path} HTTP/1.1\r\n"
+    return f"{first}{header_lines(origin, headers)}Content-Length: {length}\r\n\r\n".encode()
+
+
+def header_lines(origin: Origin, headers: Mapping[str, str]) -> str:
+    """These headers and the host, unless they name another."""
+    host = {} if any(name.lower() == "host" for name in headers) else {"Host": origin.authority}
+    return "".join(f"{name}: {value}\r\n" for name, value in {**host, **headers}.items())

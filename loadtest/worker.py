@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -36,11 +37,20 @@ async def work() -> None:
     """One load after another, until there are no more orders."""
     lines = asyncio.StreamReader(limit=_LINE_BYTES_MAX)
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_unexpected)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     while line := await lines.readline():
         order = json.loads(line)
         if "scenario" in order:  # else it came too late for the load before
             await _obey(order, lines)
+
+
+def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A fault of ours in a callback would lose a hit: a run without all its hits is none."""
+    loop.default_exception_handler(context)
+    if not isinstance(context.get("exception"), OSError | None):
+        sys.stderr.flush()
+        os._exit(1)
 
 
 async def _obey(order: dict[str, Any], lines: asyncio.StreamReader) -> None:
@@ -88,14 +98,12 @@ async def _load(
     arrivals = scenario.arrivals
     listening = asyncio.create_task(_listen(pacer, lines))
     ticking = asyncio.create_task(_tick(pacer))
-    began, cpu = time.monotonic(), time.process_time()
     if isinstance(arrivals, Closed):
         clients = dealt(arrivals.clients, number, scenario.workers)
         running = pacer.run_closed(start, scenario.duration_s, clients, arrivals.think_s)
     else:
         running = pacer.run_open(start, scenario.duration_s)
     await running
-    busy = (time.process_time() - cpu) / max(time.monotonic() - began, 1e-9)
     for task in (listening, ticking):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -105,7 +113,7 @@ async def _load(
     with out.open("wb") as handle:
         columns: dict[str, Any] = dict(pacer.recorder.columns())
         np.savez(handle, **columns)
-    _say(kind="done", cpu=busy, connections=pacer.pool.opened)
+    _say(kind="done", cpu=pacer.cpu, connections=pacer.pool.opened)
 
 
 async def _listen(pacer: Pacer, lines: asyncio.StreamReader) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 _STEPS: Final = (1.0, 2.0, 5.0, 10.0)
 _NINES: Final = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
+_NEAR: Final = 1.0 + 1e-9  # 2 × 0.1 is no more than 0.2
 _LOG_TICKS_MAX: Final = 7
 _LOG_STEPS: Final = ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
 
@@ -34,9 +35,14 @@ def linear(low: float, high: float, wanted: int) -> Scale:
 
 
 def logarithmic(low: float, high: float) -> Scale:
-    """Ones, twos and fives of every power of ten; ones alone where those are too many."""
+    """Ones, twos and fives of every power of ten; ones alone where those are too many.
+
+    It begins and ends at one of these.
+    """
     low = max(low, 1e-6)
     high = max(high, low * 2.0)
+    low = max(value for value in _of_power(low) if value <= low * _NEAR)
+    high = min(value for value in _of_power(high) if value * _NEAR >= high)
     bottom, top = math.log10(low) - 0.02, math.log10(high) + 0.02
     values: list[float] = []
     for steps in _LOG_STEPS:
@@ -52,6 +58,12 @@ def logarithmic(low: float, high: float) -> Scale:
         lambda v: (math.log10(max(v, low)) - bottom) / (top - bottom),
         tuple((v, number(v)) for v in values),
     )
+
+
+def _of_power(value: float) -> list[float]:
+    """One, two, five and ten of the value's power of ten."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return [step * power for step in _STEPS]
 
 
 def nines(count: int) -> Scale:

@@ -66,8 +66,8 @@ def _tiles(report: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
     return [
         (f"right within {slo:g} ms, a second", f"{rates['goodput']:.1f}", False),
         (f"within {slo:g} ms, of all", parts.share(report["attainment"]), False),
-        ("p50", f"{parts.ms(latency.get('p50'))} ms", False),
-        ("p99", f"{parts.ms(p99)} ms", p99 is None or p99 > slo),
+        ("ms, p50", parts.ms(latency.get("p50")), False),
+        ("ms, p99", parts.ms(p99), p99 is None or p99 > slo),
         ("offered a second", f"{rates['offered']:.1f}", False),
         ("failed", f"{report['failed']:,}", report["failed"] > 0),
         ("wrong answers", f"{wrong:,}", wrong > 0),
@@ -87,7 +87,7 @@ def _plots(report: Mapping[str, Any], hits: Hits) -> list[str]:
         for name, style in (("p50", "a"), ("p95", "c"), ("p99", "b"))
     ]
     rates = [
-        Line(text, list(zip(at, series[name], strict=True)), style)
+        Line(text, list(zip(at, series[name], strict=True)), style, under=name == "ok")
         for name, text, style in (
             ("offered", "offered", "e"),
             ("ok", "right", "a"),
@@ -132,14 +132,14 @@ def _cdf(report: Mapping[str, Any], hits: Hits) -> str:
     # As many points near the tail as in the middle: equal steps of the axis.
     shares = 1.0 - np.logspace(0, -np.log10(max(count, 10)), _CDF_POINTS)
     lines, values = [], [report["slo_ms"]]
-    for name, since, style in (("latency", "scheduled", "b"), ("from sending", "sent", "a")):
+    for name, since, style in (("from sending", "sent", "a"), ("latency", "scheduled", "b")):
         took = np.sort(1000.0 * (done - seen[since][right]))
         points: list[tuple[float, float | None]] = []
         for below in shares if count else ():
             value = float(took[min(int(np.ceil(below * count)), count - 1)])
             points.append((value, float(below)))
             values.append(max(value, 0.01))
-        lines.append(Line(name, points, style))
+        lines.append(Line(name, points, style, under=since == "sent"))
     x = ("ms", logarithmic(min(values), max(values)))
     mark = Mark("SLO", report["slo_ms"], upright=True)
     return plot("Answered within", lines, x, ("share of right answers", nines(count)), [mark])
@@ -162,7 +162,15 @@ def _latencies(report: Mapping[str, Any]) -> str:
         )
         told = '<p class="soft">Where the time of the mean answer went:</p>'
         shown = f'{told}{shown}<p class="keys">{keys}</p>'
-    return parts.table(("ms", *_COLUMNS), rows) + shown
+    return parts.table(("ms", *_COLUMNS), rows) + _chance(report["latency_ms"]) + shown
+
+
+def _chance(latency: Mapping[str, Any]) -> str:
+    low, high = latency["p99_interval"]
+    if low is None:
+        return '<p class="soft">The run is too short to tell p99 from chance.</p>'
+    between = f"{parts.ms(low)} … {parts.ms(high)} ms"
+    return f'<p class="soft">p99 is {between} by chance (95 %, blocks of seconds drawn anew).</p>'
 
 
 def _outcomes(report: Mapping[str, Any]) -> str:
@@ -210,7 +218,11 @@ def _changes(changes: Sequence[Mapping[str, Any]]) -> str:
         (f"{c['at']:.1f} s", c["kind"], c["task"], str(c["status"]), parts.ms(c["took_ms"]))
         for c in changes[:_TASKS]
     ]
-    return "<h2>Changes</h2>" + parts.table(("at", "change", "task", "status", "ms"), rows)
+    refused = sum(not c["made"] for c in changes)
+    more = f"; the first {_TASKS} are shown" if len(changes) > _TASKS else ""
+    told = f'<p class="soft">{len(changes)} changes, {refused} of them refused{more}.</p>'
+    head = f"<h2>Changes</h2>{told}"
+    return head + parts.table(("at", "change", "task", "status", "ms"), rows)
 
 
 def _server(report: Mapping[str, Any]) -> str:

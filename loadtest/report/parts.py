@@ -7,6 +7,12 @@ from importlib import resources
 from typing import Any
 
 
+class Markup(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
 def document(title: str, body: str) -> str:
     """A page that needs nothing from elsewhere."""
     style = (resources.files("loadtest") / "report" / "page.css").read_text()
@@ -28,21 +34,25 @@ def tiles(values: Iterable[tuple[str, str, bool]]) -> str:
     return f'<div class="tiles">{inner}</div>'
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells are text; those that begin with `<span class="bar"` are bars already."""
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], words: int | None = None) -> str:
+    """Cells are text, or bars; numbers stand to the right, the column `words` to the left."""
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        inner = (_cell(tag, cell, words=i == words) for i, cell in enumerate(cells))
+        return f"<tr>{''.join(inner)}</tr>"
+
+    head, body = line("th", columns), "".join(line("td", row) for row in rows)
+    return f'<div class="scroll"><table>{head}{body}</table></div>'
 
 
-def bar(shares: Sequence[tuple[str, float]]) -> str:
+def bar(shares: Sequence[tuple[str, float]]) -> Markup:
     """Parts of a whole: class of the style sheet, and share."""
     inner = "".join(
         f'<i class="{style}" style="width:{100 * min(max(share, 0.0), 1.0):.2f}%"></i>'
         for style, share in shares
         if share > 0
     )
-    return f'<span class="bar">{inner}</span>'
+    return Markup(f'<span class="bar">{inner}</span>')
 
 
 def banner(lines: Sequence[str]) -> str:
@@ -73,8 +83,8 @@ def share(value: float | None) -> str:
     return f"{percent:.3f} %" if 0 < percent < 0.1 or 99.9 < percent < 100 else f"{percent:.1f} %"
 
 
-def _cell(text: str) -> str:
-    if text.startswith('<span class="bar"'):
-        return f"<td>{text}</td>"
-    words = ' class="words"' if len(text) > 40 else ""
-    return f"<td{words}>{escape(text)}</td>"
+def _cell(tag: str, text: str, *, words: bool) -> str:
+    style = ' class="words"' if words or len(text) > 40 else ""
+    if isinstance(text, Markup):
+        return f"<{tag}>{text}</{tag}>"
+    return f"<{tag}{style}>{escape(text)}</{tag}>"

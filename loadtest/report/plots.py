@@ -25,6 +25,7 @@ class Line:
     points: Points
     style: str
     dots: bool = False  # no line between them
+    under: bool = False  # broad and pale: what lies on it stays to be seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,8 @@ def _path(line: Line, places: Sequence[tuple[float, float | None]]) -> str:
             lone.append((a, b))
         words.append(f"{pen}{a:.1f} {b:.1f}")
         pen = "L"
-    path = f'<path class="{line.style} line" d="{"".join(words)}"/>'
+    broad = " under" if line.under else ""
+    path = f'<path class="{line.style} line{broad}" d="{"".join(words)}"/>'
     return path + _dots(line, lone)  # a point without neighbours is no line
 
 

@@ -15,13 +15,17 @@ _BOUNDS = {
     "shared": "beyond it both client and server were late: on one machine, that is its limit",
     "max_rate": "saturate.max_rate was reached: the server may bear more",
     "nothing was borne": "not even the lowest rate that was tried was borne",
+    "never calm": "not even one request after another was answered within the SLO",
     "broken off": "the search was broken off",
 }
 
 
 def text(found: Mapping[str, Any]) -> str:
     """For a terminal."""
-    lines = [verdict(found), ""]
+    lines = [verdict(found)]
+    if not found["steps"]:
+        return lines[0]
+    lines.append("")
     rows: list[tuple[str, ...]] = [("rate", "right/s", "p50 ms", "p99 ms", "failed", "", "")]
     rows += [
         (
@@ -30,7 +34,7 @@ def text(found: Mapping[str, Any]) -> str:
             parts.ms(step["p50_ms"]),
             parts.ms(step["p99_ms"]),
             parts.share(step["failed_share"]),
-            "borne" if step["passed"] else "too much",
+            _borne(step),
             ", ".join(step["reasons"]),
         )
         for step in found["steps"]
@@ -63,23 +67,33 @@ def verdict(found: Mapping[str, Any]) -> str:
     above = "" if found["too_high"] is None else f", {found['too_high']:.1f} was too much"
     return (
         f"{found['name']}: {found['knee']:.1f} requests/s with p99 within {found['slo_ms']:g} ms"
-        f"{above}; {bound}"
+        f"{_doubt(found)}{above}; {bound}"
     )
+
+
+def _doubt(found: Mapping[str, Any]) -> str:
+    """Where it was not borne whenever it was tried."""
+    tried = [step for step in found["steps"] if step["rate"] == found["knee"]]
+    passed = sum(bool(step["passed"]) for step in tried)
+    return "" if passed == len(tried) else f" (borne in {passed} of {len(tried)} tries)"
+
+
+def _borne(step: Mapping[str, Any]) -> str:
+    return "borne" if step["passed"] else "too much"
 
 
 def page(found: Mapping[str, Any]) -> str:
     """As one HTML page that needs nothing from elsewhere."""
-    columns = ("rate", "", "p50 ms", "p99 ms", "in time", "failed", "right / s", "why")
+    columns = ("rate", "", "p99 ms", "right / s", "failed", "in time", "p50 ms")
     rows = [
         (
             f"{step['rate']:.1f}",
-            "borne" if step["passed"] else "too much",
-            parts.ms(step["p50_ms"]),
+            ": ".join(filter(None, (_borne(step), ", ".join(step["reasons"])))),
             parts.ms(step["p99_ms"]),
-            parts.share(step["attainment"]),
-            parts.share(step["failed_share"]),
             f"{step['rates']['ok']:.1f}",
-            ", ".join(step["reasons"]),
+            parts.share(step["failed_share"]),
+            parts.share(step["attainment"]),
+            parts.ms(step["p50_ms"]),
         )
         for step in found["steps"]
     ]
@@ -88,8 +102,8 @@ def page(found: Mapping[str, Any]) -> str:
         f"<p>{escape(verdict(found))}</p>",
         parts.tiles(_tiles(found)),
         f'<div class="plots">{_latency(found)}{_throughput(found)}</div>' if rows else "",
-        "<h2>Steps, in the order of the search</h2>",
-        parts.table(columns, rows),
+        "<h2>Steps, in the order of the search</h2>" if rows else "",
+        parts.table(columns, rows, words=1) if rows else "",
         _overload(found),
         "<h2>Circumstances</h2>",
         parts.details("Scenario", found["scenario"]),

@@ -37,6 +37,7 @@ def report(hits: Hits) -> dict[str, Any]:
     # Refusals that were wanted are neither work nor failure.
     offered = int((outcome != Outcome.EXPECTED).sum())
     wrong = {w.name.lower(): int((seen["wrong"] == w).sum()) for w in Wrong if w}
+    changes = [{"made": 200 <= c["status"] < 300, **c} for c in header["changes"]]
     figures = {
         "offered": len(seen) / seconds,
         "sent": float(np.isin(outcome, list(SENT)).sum()) / seconds,
@@ -69,7 +70,8 @@ def report(hits: Hits) -> dict[str, Any]:
         "trend_ms_per_s": trend(seen["scheduled"][right], latency[right]),
         "tasks": by_task(seen, slo_ms),
         "series": series(seen, begin, end, slo_ms),
-        "changes": header["changes"],
+        "changes": changes,
+        "changes_refused": sum(not change["made"] for change in changes),
         "clients": header["clients"],
         "server": header["server"],
         "learned": header["learned"],
@@ -79,8 +81,11 @@ def report(hits: Hits) -> dict[str, Any]:
     }
     blocks = Blocks(seen["scheduled"][right], latency[right])
     for name, draws in zip(("p50", "p99"), blocks.replicates((50.0, 99.0), _DRAWS).T, strict=True):
-        low, high = interval(draws)
+        low, high = interval(draws, blocks.count)
         value["latency_ms"][f"{name}_interval"] = [low, high]
+    # A closed loop has no plan, and a run that was broken off did not come to its end.
+    whole = header["planned"] and not header["interrupted"]
+    value["unaccounted"] = max(header["planned"] - len(hits), 0) if whole else 0
     value["invalid"] = faults(value)
     value["valid"] = not value["invalid"]
     plain: dict[str, Any] = _plain(value)

@@ -57,6 +57,8 @@ def _latencies(report: Mapping[str, Any]) -> list[str]:
     low, high = report["latency_ms"].get("p99_interval", (None, None))
     if low is not None:
         found.append(f"{'':12}p99 is {low:.1f} … {high:.1f} ms by chance (95 %)")
+    elif report["hits"]:
+        found.append(f"{'':12}too short to tell p99 from chance")
     return found
 
 
@@ -81,7 +83,7 @@ def _changes(changes: Sequence[Mapping[str, Any]]) -> list[str]:
     found = []
     for kind in dict.fromkeys(change["kind"] for change in changes):
         took = sorted(c["took_ms"] for c in changes if c["kind"] == kind)
-        refused = sum(not 200 <= c["status"] < 300 for c in changes if c["kind"] == kind)
+        refused = sum(not c["made"] for c in changes if c["kind"] == kind)
         found.append(
             f"changes     {kind} × {len(took)}, {refused} refused, "
             f"median {took[len(took) // 2]:.0f} ms, longest {took[-1]:.0f} ms"

@@ -32,4 +32,6 @@ def faults(report: Mapping[str, Any]) -> list[str]:
     unsent = report["outcomes"].get("unsent", 0)
     if unsent > UNSENT_MAX * report["hits"]:
         found.append(f"{unsent} of {report['hits']} requests were never sent")
+    if report["unaccounted"]:
+        found.append(f"of {report['unaccounted']} requests it is not known what became of them")
     return found

@@ -1,8 +1,10 @@
-"""The Open Inference Protocol, version 2, with binary tensors: Triton, KServe, MLServer, and ours.
+"""The Open Inference Protocol, version 2: Triton, KServe, MLServer, and ours.
 
-Knows its JSON and how tensors follow it. One image a request.
+Knows its JSON, and the tensors that follow it or, where a server reads no binary, lie in it. One
+image a request.
 """
 
+import base64
 import json
 import struct
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ import numpy as np
 from loadtest.images import Picture, pixels
 from loadtest.scenario import Target as Asked
 from loadtest.targets.protocol import Answer, Said
-from loadtest.wire import Origin
+from loadtest.wire import Origin, header_lines
 
 _HEADER: Final = b"inference-header-content-length"
 _DTYPES: Final = {"FP32": "<f4", "FP64": "<f8", "FP16": "<f2", "INT64": "<i8", "INT32": "<i4"}
@@ -34,51 +36,74 @@ class OpenInference:
             f"POST {origin.path}/v2/models/{quote(name, safe='')}/infer HTTP/1.1\r\n".encode()
             for name in names
         ]
-        fixed = {"Host": origin.authority, **asked.headers}
-        self._fixed = "".join(f"{k}: {v}\r\n" for k, v in fixed.items()).encode()
+        self._fixed = header_lines(origin, asked.headers).encode()
         self._asked = asked
-        self._tensors = [self._tensor(picture) for picture in pictures]
+        tensors = [self._tensor(picture) for picture in pictures]
+        self._inputs = [self._input(tensor) for tensor in tensors]
+        self._tail = tensors if asked.binary else [b""] * len(tensors)
 
     def _tensor(self, picture: Picture) -> bytes:
-        if self._asked.datatype == "BYTES" or not picture.good:
-            return struct.pack("<I", len(picture.data)) + picture.data
-        return pixels(picture, self._asked.size, self._asked.mean, self._asked.std)
+        match self._asked.datatype:
+            case "FP32" if picture.good:
+                asked = self._asked
+                return pixels(picture, asked.size, asked.mean, asked.std)
+            case "BYTES" if self._asked.binary:
+                return struct.pack("<I", len(picture.data)) + picture.data
+            case _:  # what is no picture has no pixels
+                return picture.data
+
+    def _input(self, tensor: bytes) -> bytes:
+        """The JSON of an input, which is the same for every request of an image."""
+        asked = self._asked
+        shapes = {
+            "BYTES": (1,),
+            "UINT8": (1, len(tensor)),
+            "FP32": (1, 3, asked.size, asked.size),
+        }
+        one: dict[str, Any] = {
+            "name": asked.input,
+            "shape": asked.shape or shapes[asked.datatype],
+            "datatype": asked.datatype,
+        }
+        if asked.binary:
+            one["parameters"] = {"binary_data_size": len(tensor)}
+        elif asked.datatype == "BYTES":
+            one["parameters"] = {"content_type": "base64"}
+            one["data"] = [base64.b64encode(tensor).decode()]
+        else:
+            kind = "<f4" if asked.datatype == "FP32" and len(tensor) % 4 == 0 else "u1"
+            one["data"] = np.frombuffer(tensor, kind).tolist()
+        return json.dumps(one).encode()
 
     def request(
         self, tasks: Sequence[int], image: int, deadline_ms: float, min_generation: int
     ) -> tuple[bytes, ...]:
         """Of the protocol; the deadline as Triton's `timeout` in microseconds."""
-        asked, tensor = self._asked, self._tensors[image]
-        of_bytes = asked.datatype == "BYTES"
-        call: dict[str, Any] = {
-            "inputs": [
-                {
-                    "name": asked.input,
-                    "shape": [1] if of_bytes else [1, 3, asked.size, asked.size],
-                    "datatype": asked.datatype,
-                    "parameters": {"binary_data_size": len(tensor)},
-                }
-            ]
-        }
-        if not asked.label_output:
-            call["parameters"] = {"binary_data_output": True}
-        else:
-            binary = {"binary_data": True}
-            call["outputs"] = [{"name": asked.label_output, "parameters": binary}]
-        if deadline_ms:
-            call.setdefault("parameters", {})["timeout"] = round(1000 * deadline_ms)
-        text = json.dumps(call).encode()
+        tail = self._tail[image]
+        text = b'{"inputs": [%b]%b}' % (self._inputs[image], self._rest(deadline_ms))
         begin = self._begin[tasks[0]] + self._fixed
         if min_generation:
             begin += b"X-Min-Generation: %d\r\n" % min_generation
-        return (
-            begin
-            + b"Content-Type: application/octet-stream\r\n"
-            + b"Inference-Header-Content-Length: %d\r\n" % len(text)
-            + b"Content-Length: %d\r\n\r\n" % (len(text) + len(tensor))
-            + text,
-            tensor,
-        )
+        if self._asked.binary:
+            begin += b"Content-Type: application/octet-stream\r\n"
+            begin += b"Inference-Header-Content-Length: %d\r\n" % len(text)
+        else:
+            begin += b"Content-Type: application/json\r\n"
+        return begin + b"Content-Length: %d\r\n\r\n" % (len(text) + len(tail)) + text, tail
+
+    def _rest(self, deadline_ms: float) -> bytes:
+        """What a call says beside its input."""
+        asked = self._asked
+        call: dict[str, Any] = {}
+        if asked.label_output:
+            call["outputs"] = [{"name": asked.label_output}]
+            if asked.binary:
+                call["outputs"][0]["parameters"] = {"binary_data": True}
+        elif asked.binary:
+            call["parameters"] = {"binary_data_output": True}
+        if deadline_ms:
+            call.setdefault("parameters", {})["timeout"] = round(1000 * deadline_ms)
+        return b", " + json.dumps(call).encode()[1:-1] if call else b""
 
     def read(self, headers: dict[bytes, bytes], body: bytes) -> Answer:
         """Of the protocol: the label output, or the place of the largest element."""
@@ -94,7 +119,8 @@ class OpenInference:
             if wanted in ("", output["name"]):
                 label, margin = _label(output["datatype"], data)
                 said = Said(label=label, margin=margin, digest=_digest(headers))
-                return Answer((said,))
+                generation = headers.get(b"x-generation")
+                return Answer((said,), None if generation is None else int(generation))
         raise KeyError(wanted)
 
 
@@ -107,7 +133,9 @@ def _label(datatype: str, data: Any) -> tuple[str, float]:
     if datatype == "BYTES":
         if isinstance(data, list):
             return str(data[0]), 1.0
-        (length,) = struct.unpack_from("<I", data)
+        length = int.from_bytes(data[:4], "little")
+        if len(data) < 4 + length:
+            raise ValueError("an element is longer than its tensor")
         return bytes(data[4 : 4 + length]).decode(), 1.0
     if isinstance(data, list):
         values = np.array(data, np.float64).ravel()

@@ -2,7 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+# What an answer that is not what it should be may raise where it is looked at.
+UNREADABLE: Final = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,6 @@ class Target(Protocol):
         """An answer of status 2xx.
 
         Raises:
-            ValueError, KeyError, TypeError, IndexError: it is not what this language has.
+            UNREADABLE: it is not what this language has.
         """
         ...

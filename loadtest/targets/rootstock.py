@@ -1,13 +1,14 @@
 """Our own API under /v1: one task, or several for one image. Knows its paths, headers and JSON."""
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
 from loadtest.images import Picture
 from loadtest.targets.protocol import Answer, Said
-from loadtest.wire import Origin
+from loadtest.wire import Origin, header_lines
 
 
 class Rootstock:
@@ -27,7 +28,7 @@ class Rootstock:
         ]
         self._query = [f"&task={name}".encode() for name in names]
         self._many = f"POST {origin.path}/v1/predict?top_k=2".encode()
-        fixed = "".join(f"{k}: {v}\r\n" for k, v in {"Host": origin.authority, **headers}.items())
+        fixed = header_lines(origin, headers)
         self._end = [
             (
                 f"{fixed}Content-Type: {picture.media}\r\n"
@@ -67,13 +68,20 @@ class Rootstock:
 
 def _said(result: dict[str, Any]) -> Said:
     if "predictions" not in result:
-        return Said(status=int(result["status"]))
+        status = int(result["status"])
+        if status < 400:
+            raise ValueError("neither predictions nor a refusal")
+        return Said(status=status)
     best = result["predictions"]
     second = best[1]["probability"] if len(best) > 1 else 0.0
+    margin = best[0]["probability"] - second
+    label, digest = best[0]["label"], result["digest"]
+    if not (isinstance(label, str) and isinstance(digest, str) and math.isfinite(margin)):
+        raise ValueError("no label, no digest, or no number")
     return Said(
         task=result["task"],
-        label=best[0]["label"],
-        margin=best[0]["probability"] - second,
-        digest=result["digest"],
-        release=result["release"],
+        label=label,
+        margin=margin,
+        digest=digest,
+        release=int(result["release"]),
     )

@@ -74,9 +74,8 @@ def attack(
     )
     if rate is not None:
         scenario = _rated(scenario, rate)
-    file = output or Path(f"{scenario.name}.hits.npz")
-    if not file.parent.is_dir():
-        raise FileNotFoundError(2, "no such folder", str(file.parent))
+    file = output or Path(f"{scenario.name.replace('/', '-')}.hits.npz")
+    writable(file, html)
     hits = interruptible(lambda stop: attacked(scenario, stop, quiet=as_json))
     write(hits, file)
     if not as_json:
@@ -107,7 +106,21 @@ def report(
         except ValueError:
             raise ScenarioError("--limit", (f"{text!r} is not name=number",)) from None
     check_names(limits)
+    writable(html)
     _show(file, html, as_json, limits)
+
+
+def writable(*files: Path | None) -> None:
+    """See that there are folders for these, before a long run whose result would be lost.
+
+    Raises:
+        OSError: one is no file in a folder.
+    """
+    for file in filter(None, files):
+        if not file.parent.is_dir():
+            raise FileNotFoundError(2, "no such folder", str(file.parent))
+        if file.is_dir():
+            raise IsADirectoryError(21, "a folder", str(file))
 
 
 def chosen(
@@ -136,6 +149,8 @@ def _rated(scenario: "Scenario", rate: float) -> "Scenario":
 
     try:
         return at_rate(scenario, rate)
+    except ValueError:
+        raise ScenarioError("--rate", (f"{rate:g} requests a second are no rate",)) from None
     except TypeError as error:
         raise ScenarioError("--rate", (f"arrivals of kind {error} have no rate",)) from None
 

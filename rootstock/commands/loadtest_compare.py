@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rootstock.commands.loadtest import AsJson
-from rootstock.commands.loadtest_run import MISSED, told
+from rootstock.commands.loadtest_run import INVALID, MISSED, told
 from rootstock.console import emit, out, table
 
 
@@ -20,7 +20,10 @@ def compare(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ratios B / A with the intervals (95 %) in which chance leaves them."""
+    """Ratios B / A with the intervals (95 %) in which chance leaves them.
+
+    Exits 4 where one of the runs is invalid, or both are too short to be told from chance.
+    """
     from loadtest.compare import comparison, worse
     from loadtest.hits import read
 
@@ -47,7 +50,12 @@ def compare(
             out.print(f"differs: {line}", markup=False)
         for name in bad:
             out.print(f"WORSE: {name}", markup=False)
+        for run, faults in value["invalid"].items():
+            for fault in faults:
+                out.print(f"INVALID {run.upper()}: {fault}", markup=False)
 
     emit({**value, "worse": bad}, as_json, text)
+    if any(value["invalid"].values()):
+        raise typer.Exit(INVALID)
     if bad:
         raise typer.Exit(MISSED)

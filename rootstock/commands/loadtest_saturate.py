@@ -18,6 +18,7 @@ from rootstock.commands.loadtest import (
     Url,
     Workers,
     chosen,
+    writable,
 )
 from rootstock.commands.loadtest_run import BROKEN_OFF, INVALID, MISSED, interruptible, say, told
 from rootstock.console import out
@@ -59,6 +60,7 @@ def saturate(
     limits = {"slo.latency_ms": slo, "saturate.start_rate": start, "saturate.step_s": step}
     words += [f"{key}={value}" for key, value in limits.items() if value is not None]
     scenario = chosen(name, url, words, token, seed=seed, workers=workers, images=images)
+    writable(output, html)
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
     count = 0

@@ -81,6 +81,16 @@ def test_two_runs_are_compared(command, kept):
         (["attack", "--out", "no/where/x.npz"], "no such"),
         (["attack", "--url", "ftp://x"], "http:// or https://"),
         (["attack", "--url", "http://127.0.0.1:1"], "no answer (connect)"),
+        (["attack", "--url", "http://a..b"], "label"),
+        (["attack", "--url", "http://h?a=b"], "no ?"),
+        (["attack", "--rate", "-5"], "-5 requests a second are no rate"),
+        (["attack", "--rate", "nan"], "are no rate"),
+        (["attack", "--duration", "-1"], "duration_s: Input should be greater than 0"),
+        (["attack", "--html", "no/where/x.html"], "no such file or folder: no/where"),
+        (["attack", "--out", "."], "is a folder"),
+        (["attack", "--set", "ratee=1"], "ratee: there is no such setting"),
+        (["saturate", "--out", "no/where/x.json"], "no such file or folder: no/where"),
+        (["saturate", "flash-crowd"], "its crowd comes at 21 s"),
         (["saturate", "--set", "arrivals={kind='closed',clients=1}"], "no rate to search for"),
     ],
 )
@@ -92,10 +102,17 @@ def test_a_mistake_is_one_line(command, words, said):
     assert "Traceback" not in found.output
 
 
-def test_a_token_is_written_nowhere(monkeypatch):
-    monkeypatch.setattr(
-        "sys.argv", ["x", "--token", "s3cret", "--api-key=s3cret", "http://u:s3cret@h"]
-    )
+@pytest.mark.parametrize(
+    "word",
+    [
+        "target.headers.X-Tenant=s3cret",
+        "target={headers={A='s3cret'}}",
+        "target.headers={A='s3cret'}",
+    ],
+)
+def test_a_token_is_written_nowhere(monkeypatch, word):
+    words = ["--token", "s3cret", "--api-key=s3cret", "http://u:s3cret@h", "--set", word]
+    monkeypatch.setattr("sys.argv", ["x", *words, f"--set={word}"])
     scenario = make_scenario(
         target={"url": "http://u:s3cret@h", "headers": {"Authorization": "Bearer s3cret"}}
     )

@@ -79,6 +79,44 @@ def test_a_file_that_holds_no_hits_is_refused(tmp_path, data):
         read(file)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_file_that_was_damaged_is_refused_or_read(tmp_path_factory, data):
+    """One clear error, whichever byte it is."""
+    file = tmp_path_factory.mktemp("damaged") / "x.npz"
+    write(make_hits([1.0, 2.0]), file)
+    held = bytearray(file.read_bytes())
+    place = data.draw(st.integers(0, len(held) - 1))
+    held[place] ^= data.draw(st.integers(1, 255))
+    file.write_bytes(held if data.draw(st.booleans()) else held[:place])
+
+    try:
+        found = read(file)
+    except HitsError:
+        return
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"sent": np.zeros(1)}, "not equally long"),
+        ({"header": np.frombuffer(b"[1]", np.uint8)}, "holds no hits"),
+        ({"header": np.frombuffer(b'{"format":"rootstock-hits/1"}', np.uint8)}, "it lacks began"),
+        ({"done": np.float64(3)}, "not equally long"),
+    ],
+)
+def test_hits_that_lack_something_are_refused(tmp_path, change, fault):
+    file = tmp_path / "x.npz"
+    write(make_hits([1.0, 2.0]), file)
+    with np.load(file) as held:
+        arrays = {name: held[name] for name in held.files}
+    np.savez(file, **{**arrays, **change})
+
+    with pytest.raises(HitsError, match=fault):
+        read(file)
+
+
 def test_arrays_of_something_else_are_refused(tmp_path):
     file = tmp_path / "x.npz"
     header = np.frombuffer(b'{"format": "other/1"}', np.uint8)

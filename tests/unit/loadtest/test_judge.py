@@ -11,12 +11,14 @@ from loadtest.images import Picture
 from loadtest.judge import Judge
 from loadtest.outcomes import Outcome, Wrong
 from loadtest.plan import Want
-from loadtest.promises import ANY, GONE, Promises
-from loadtest.scenario import Checks
+from loadtest.promises import ANY, GONE, Mark, Promises
+from loadtest.scenario import Checks, Target
 from loadtest.targets.rootstock import Rootstock
+from loadtest.targets.table import target as made
 from loadtest.wire import Reply, origin_of
 
 NAMES = ("a", "b", "nobody")
+UNPROMISED = Mark()
 PICTURES = [Picture("x.jpg", b"x", "image/jpeg"), Picture("y.jpg", b"y", "image/jpeg")]
 
 
@@ -36,7 +38,7 @@ def reply(value, status=200, header="d1"):
     return Reply(status, headers, json.dumps(value).encode())
 
 
-def verdict(of, answer, tasks=(0,), image=0, want=Want.PREDICTION, mark=0):
+def verdict(of, answer, tasks=(0,), image=0, want=Want.PREDICTION, mark=UNPROMISED):
     return of.verdict(tasks, image, want, mark, answer)
 
 
@@ -119,7 +121,16 @@ def test_statuses_are_told_apart(status, outcome):
     assert verdict(judge(), reply({}, status)) == (outcome, Wrong.NO)
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"predictions": []}', b"3"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"<html>", b"[]", b"{}", b'{"predictions": []}', b"3", b"[" * 100_000),
+        *(b'{"status": 200}', b'{"status": Infinity}'),
+        *(json.dumps(said(**odd)).encode() for odd in ({"label": None}, {"digest": ["d"]})),
+        json.dumps(said(release=[1])).encode(),
+        json.dumps(said(odds=(float("nan"), 0.1))).encode(),
+    ],
+)
 def test_a_success_that_cannot_be_read_is_no_answer(body):
     assert verdict(judge(), Reply(200, {}, body)) == (Outcome.BAD_BODY, Wrong.NO)
 
@@ -142,6 +153,45 @@ def test_every_task_of_a_request_counts():
     assert verdict(of, reply(mixed, header=""), (0, 1)) == (Outcome.SHED, Wrong.NO)
 
 
+anything = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    *("results", "predictions", "status", "release", "digest", "task", "label"),
+                    *("probability", "outputs", "name", "datatype", "data", "parameters"),
+                    "binary_data_size",
+                ]
+            ),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150)
+@given(
+    st.sampled_from(["rootstock", "oip", "plain"]),
+    anything,
+    st.sampled_from([200, 404, 503]),
+    st.sampled_from(list(Want)),
+    st.sampled_from([b"", b"7", b"x", b"-1"]),
+)
+def test_whatever_a_server_says_there_is_a_verdict(kind, value, status, want, header):
+    target = made(Target(kind=kind, url="http://h", label="label"), NAMES, PICTURES)
+    of = Judge(Checks(), target, NAMES, ["x.jpg", "y.jpg"], {})
+    headers = {b"inference-header-content-length": header, b"x-generation": header}
+    answer = Reply(status, headers if header else {}, json.dumps(value).encode() + b"\x09\0\0\0ab")
+
+    for tasks in ((0,), (0, 1)):
+        outcome, _ = verdict(of, answer, tasks, want=want, mark=Mark((0,) * len(tasks), 5))
+        assert outcome in Outcome
+
+
 def test_an_unknown_task_among_several_is_refused_alone():
     of = judge()
     results = {"results": [{"status": 404}, said("dog", "b", digest="d2")]}
@@ -151,12 +201,60 @@ def test_an_unknown_task_among_several_is_refused_alone():
     assert found == (Outcome.EXPECTED, Wrong.NO)
 
 
+def test_beside_an_unknown_task_the_others_still_have_to_be_right():
+    of = judge({("d2", 0): ("dog", 0.8)})
+
+    def asked(*results, status=200):
+        return verdict(of, reply({"results": results}, status, ""), (2, 1), want=Want.UNKNOWN)
+
+    refused = {"status": 404}
+    assert asked(refused, said("cat", "b", digest="d2")) == (Outcome.WRONG, Wrong.LABEL)
+    assert asked(refused, {"status": 503}) == (Outcome.SHED, Wrong.NO)
+    assert asked(refused, refused) == (Outcome.CLIENT_ERROR, Wrong.NO)
+    assert asked(status=404) == (Outcome.CLIENT_ERROR, Wrong.NO)
+
+
+def test_an_answer_of_an_older_generation_than_was_demanded_is_stale():
+    of = judge()
+    of.promises.tell(1, [ANY], 9)
+    mark = of.promises.mark([1])
+    answer = reply(said(task="b"))
+
+    answer.headers[b"x-generation"] = b"8"
+    assert verdict(of, answer, (1,), mark=mark) == (Outcome.WRONG, Wrong.STALE)
+    answer.headers[b"x-generation"] = b"9"
+    assert verdict(of, answer, (1,), mark=mark) == (Outcome.OK, Wrong.NO)
+
+
+def test_each_task_of_a_request_is_held_to_its_own_promise():
+    of = judge()
+    of.promises.tell(0, [2], 9)
+    of.promises.tell(1, [ANY, GONE], 11)
+    mark = of.promises.mark([0, 1])
+
+    assert mark.generation == 11
+    gone = {"status": 404}
+    newer, older = said(release=2, digest="d2"), said(release=1)
+    assert verdict(of, reply({"results": [newer, gone]}, header=""), (0, 1), mark=mark) == (
+        Outcome.OK,
+        Wrong.NO,
+    )
+    assert verdict(of, reply({"results": [older, gone]}, header=""), (0, 1), mark=mark) == (
+        Outcome.WRONG,
+        Wrong.STALE,
+    )
+    assert verdict(of, reply({"results": [gone, newer]}, header=""), (0, 1), mark=mark) == (
+        Outcome.CLIENT_ERROR,
+        Wrong.NO,
+    )
+
+
 def test_an_older_release_than_promised_is_stale():
     of = judge()
     of.promises.tell(0, [2], 9)
-    mark, generation = of.promises.mark(0)
+    mark = of.promises.mark([0])
 
-    assert generation == 9
+    assert mark.generation == 9
     assert verdict(of, reply(said()), mark=mark) == (Outcome.WRONG, Wrong.STALE)
     newer = reply(said(release=2, digest="d2"), header="d2")
     assert verdict(of, newer, mark=mark) == (Outcome.OK, Wrong.NO)
@@ -165,10 +263,22 @@ def test_an_older_release_than_promised_is_stale():
 def test_a_task_that_was_retired_is_refused_rightly():
     of = judge()
     of.promises.tell(0, [GONE], 3)
-    mark, _ = of.promises.mark(0)
+    mark = of.promises.mark([0])
 
     assert verdict(of, reply({}, 404), mark=mark) == (Outcome.EXPECTED, Wrong.NO)
     assert verdict(of, reply(said()), mark=mark) == (Outcome.WRONG, Wrong.STALE)
+    corrupt = verdict(of, reply({}, 404), image=1, want=Want.UNDECODABLE, mark=mark)
+    assert corrupt == (Outcome.EXPECTED, Wrong.NO)
+
+
+def test_a_request_that_left_before_its_task_went_may_still_find_it_gone():
+    of = judge()
+    mark = of.promises.mark([0])
+    assert verdict(of, reply({}, 404), mark=mark) == (Outcome.CLIENT_ERROR, Wrong.NO)
+
+    of.promises.tell(0, [ANY, GONE], 0)
+
+    assert verdict(of, reply({}, 404), mark=mark) == (Outcome.EXPECTED, Wrong.NO)
 
 
 states = st.lists(st.sets(st.sampled_from([GONE, ANY, 1, 2, 3]), min_size=1), max_size=6)
@@ -180,10 +290,14 @@ def test_whatever_was_allowed_while_a_request_was_under_way_breaks_no_promise(be
     promises = Promises()
     for state in before:
         promises.tell(0, list(state), 1)
-    mark, _ = promises.mark(0)
+    mark = promises.mark([0])
+    place = mark.places[0] if mark.places else 0
     for state in after:
         promises.tell(0, list(state), 2)
 
-    during = (before[-1:] if before else []) + after
-    fine = any((GONE in s) if seen is None else (seen in s or ANY in s) for s in during)
-    assert promises.broken(0, mark, seen) == (bool(before) and not fine)
+    during = before[-1:] + after
+    if seen is None:
+        assert promises.gone(0, place) == any(GONE in s for s in during)
+    else:
+        fine = any(seen in s or ANY in s for s in during)
+        assert promises.broken(0, place, seen) == (bool(before) and not fine)

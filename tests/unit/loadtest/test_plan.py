@@ -71,6 +71,11 @@ def test_more_tasks_a_request_than_there_are_is_refused():
         planned(tasks={"fan_out": 4})
 
 
+def test_more_requests_than_memory_holds_are_refused():
+    with pytest.raises(ScenarioError, match="10,000,000"):
+        planned(arrivals={"kind": "poisson", "rate": 1e8}, duration_s=1e6)
+
+
 def test_a_trace_decides_when_which_task_and_which_image(tmp_path):
     file = tmp_path / "trace.csv"
     file.write_text("at,task,image\n7.0,b,y.jpg\n5.0,a,x.jpg\n9.0,b,y.jpg\n")
@@ -97,6 +102,7 @@ def test_a_trace_may_be_json_lines(tmp_path):
     [
         ("at,task\n1,zebra\n", "no task of this run: zebra"),
         ("at,task\nsoon,a\n", "line 2 has no number `at`"),
+        ("at,task\nnan,a\n", "line 2 has no number `at`"),
         ("at,task\n1,a\n2,\n", "task is given in 1 of 2 lines"),
         ("", "it holds no request"),
     ],

@@ -77,6 +77,24 @@ def test_requests_that_never_left_make_the_run_invalid():
     assert "1 of 100" in found["invalid"][0]
 
 
+def test_requests_that_nobody_took_down_make_the_run_invalid():
+    found = report(make_hits([20.0] * 100, planned=103))
+
+    assert "of 3 requests it is not known" in found["invalid"][0]
+    assert report(make_hits([20.0] * 100, planned=103, interrupted=True))["valid"]
+
+
+def test_changes_that_were_refused_are_counted():
+    change = {"kind": "publish", "task": "a", "at": 1.0, "took_ms": 5.0}
+    changes = [{**change, "status": 201}, {**change, "status": 200, "made": False}]
+
+    found = report(make_hits([20.0] * 100, changes=changes))
+
+    assert found["changes_refused"] == 1
+    assert "publish × 2, 1 refused" in text(found)
+    assert missed(found, {"changes_refused": 0}) == ["changes_refused is 1, the limit is 0"]
+
+
 def test_a_closed_loop_has_no_schedule_to_fall_behind():
     scenario = make_scenario(arrivals={"kind": "closed", "clients": 4})
 
@@ -159,12 +177,14 @@ def test_a_report_is_strict_json_and_a_text():
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_trusts_no_name():
-    scenario = make_scenario(tasks={"names": ["<script>alert(1)</script>", "b", "c"]}, name="<b>")
-    hits = make_hits([10.0, 20.0, 400.0] * 30, scenario=scenario)
+    names = ["<script>alert(1)</script>", '<span class="bar"><img src=x onerror=alert(1)>', "c"]
+    scenario = make_scenario(tasks={"names": names}, name="<b>")
+    hits = make_hits([10.0, 20.0, 400.0] * 30, scenario=scenario, tasks=[0, 1, 2] * 30)
 
     html = page(report(hits), hits)
 
     assert "<script" not in html
+    assert "<img" not in html
     assert "<b>" not in html.replace('<div class="tile"><b>', "").replace('bad"><b>', "")
     assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:)""", html)
     assert "@import" not in html

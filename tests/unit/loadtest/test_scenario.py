@@ -68,6 +68,25 @@ def test_all_faults_are_said_at_once(tmp_path):
         ("steady", ['tasks.pattern="t"', "tasks.count=3"], "one place for a number"),
         ("steady", ['checks.labels="file"'], "go together"),
         ("steady", ["tasks.popularity.kind='trace'"], "go together"),
+        ("steady", ["ratee=3"], "ratee: there is no such setting"),
+        ("steady", ["slo.limits={wrong=nan}"], "no number for wrong"),
+        ("steady", ['tasks.names=["a","a"]'], "given twice"),
+        ("steady", ['target.headers={"a b"="c"}'], "no header"),
+        ("steady", ['target.headers={a="b\\r\\nc"}'], "no header"),
+        ("steady", ['target.headers={Content-Length="3"}'], "follows from the body"),
+        ("steady", ['target.path="predict"'], "begins with /"),
+        ("steady", ['target={kind="plain",body="template"}'], "go together"),
+        (
+            "steady",
+            ['target={kind="plain",path="/x"}', "tasks.unknown_share=0.1"],
+            "needs a {task}",
+        ),
+        ("skewed", ['arrivals={kind="closed",clients=1}'], "a closed loop has none"),
+        (
+            "steady",
+            ['arrivals={kind="burst",rate=1,peak_rate=2,every_s=1e-5,for_s=1e-6}'],
+            "more than 100000 bursts",
+        ),
     ],
 )
 def test_what_cannot_be_run_says_why(name, settings, fault):
@@ -75,11 +94,12 @@ def test_what_cannot_be_run_says_why(name, settings, fault):
         load(name, settings)
 
 
-def test_a_file_that_is_no_toml_is_refused(tmp_path):
+@pytest.mark.parametrize(("data", "fault"), [(b"[[[", "no TOML"), (b"\xff\xfe", "no text")])
+def test_a_file_that_is_no_toml_is_refused(tmp_path, data, fault):
     file = tmp_path / "x.toml"
-    file.write_text("[[[")
+    file.write_bytes(data)
 
-    with pytest.raises(ScenarioError, match="no TOML"):
+    with pytest.raises(ScenarioError, match=fault):
         load(str(file))
 
 
@@ -89,6 +109,12 @@ def test_another_rate_keeps_the_proportions():
     changed = at_rate(make_scenario(arrivals=arrivals), 4.0).arrivals
 
     assert (changed.rate, changed.peak_rate) == (4.0, 20.0)
+
+
+@pytest.mark.parametrize("rate", [-1.0, 0.0, float("nan"), float("inf")])
+def test_another_rate_is_a_rate(rate):
+    with pytest.raises(ValueError, match="rate"):
+        at_rate(make_scenario(), rate)
 
 
 def test_a_closed_loop_has_no_rate():

@@ -25,6 +25,7 @@ h_bucket{replica="2",stage="queue",le="+Inf"} 1
 h_sum{replica="1",stage="queue"} 1.05
 h_sum{replica="2",stage="queue"} 1.0
 gauge 9
+s3_bucket{name="photos"} 4
 no sample at all
 """
 

@@ -6,10 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadtest.errors import ScenarioError
 from loadtest.report.summary import report
+from loadtest.saturate import stepping
 from loadtest.scenario import Saturate
-from loadtest.search import Bracket, Probe, bracket, by_client, ended_at, next_rate, refusals
-from tests.unit.loadtest.conftest import make_hits
+from loadtest.search import (
+    Bracket,
+    Probe,
+    bracket,
+    by_client,
+    ended_at,
+    next_rate,
+    refusals,
+    step_s,
+)
+from tests.unit.loadtest.conftest import make_hits, make_scenario
 
 
 def searched(settings, borne):
@@ -61,6 +72,21 @@ def test_it_gives_up_on_a_server_that_bears_nothing():
 
     assert found.low is None
     assert probes[-1].rate < 0.11
+
+
+def test_a_slow_rate_is_tried_for_longer():
+    settings = Saturate(step_s=10)
+
+    assert [step_s(rate, settings) for rate in (100, 2, 1, 0.01)] == [10, 10, 20, 100]
+
+
+def test_a_step_that_ends_before_its_crowd_comes_is_refused():
+    crowd = {"kind": "flash", "rate": 10, "peak_rate": 50, "at_s": 20}
+
+    with pytest.raises(ScenarioError, match="its crowd comes at 21 s, a step ends at 10 s"):
+        stepping(make_scenario(arrivals=crowd), 10.0)
+    longer = stepping(make_scenario(arrivals=crowd, saturate={"step_s": 40}), 20.0)
+    assert (longer.duration_s, longer.arrivals.peak_rate) == (40.0, 100.0)
 
 
 def reasons(latency_ms, **how):

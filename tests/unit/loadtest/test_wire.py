@@ -133,6 +133,7 @@ def test_answers_are_read_however_they_come(parts):
         ((b"",), Outcome.DISCONNECTED),
         ((WHOLE[:-1],), Outcome.DISCONNECTED),
         ((CHUNKED + b"5\r\nab",), Outcome.DISCONNECTED),
+        ((b"HTTP/1.1 200 OK\r\nX-A: 1\r\n",), Outcome.DISCONNECTED),
         ((b"\0\1\2 no HTTP\r\n\r\n",), Outcome.BAD_BODY),
     ],
 )
@@ -145,6 +146,36 @@ def test_what_nobody_asked_for_is_no_answer_to_the_next_request():
 
     assert isinstance(reply, Reply)
     assert reply.body == b"abc"
+
+
+def test_a_header_that_comes_twice_is_one_list():
+    reply = answered(WHOLE.replace(b"X-A: 1", b"Server-Timing: a;dur=1\r\nServer-Timing: b;dur=2"))
+
+    assert reply.headers[b"server-timing"] == b"a;dur=1, b;dur=2"
+
+
+def test_a_fault_of_the_caller_is_no_answer_and_is_not_passed_over():
+    """A hit that nobody took down would be missing from every figure."""
+    seen = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        told = asyncio.Event()
+        loop.set_exception_handler(lambda _, context: (seen.append(context), told.set()))
+
+        def done(_token, _reply):
+            raise ZeroDivisionError
+
+        with KnownServer() as server:
+            pool = Pool(origin_of(server.url), 9.0, done)
+            pool.send(0, (head(origin_of(server.url), "POST", "/predict", {}, 0),))
+            await told.wait()
+            pool.close()
+
+    asyncio.run(main())
+
+    error = seen[0]["exception"]
+    assert isinstance(error.__context__ or error, ZeroDivisionError)
 
 
 def test_abandoned_requests_are_told_once():
