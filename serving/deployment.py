@@ -6,6 +6,7 @@ whatever can take longer than a moment runs on a thread of its own.
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import distributions
@@ -37,6 +38,10 @@ I = TypeVar("I", "Door", "EngineRoom")  # noqa: E741 (what is inside)
 NAME: Final = "rootstock"  # what speaks HTTP
 ENGINE_NAME: Final = "engine"
 
+# After which a thread that wants the interpreter gets it. An engine asks for it back after each
+# of hundreds of operations; Python's 5 ms would have it wait for whole requests each time.
+SWITCH_S: Final = 0.0002
+
 
 class ReplicaUnbuiltError(RuntimeError):
     """The replica could not be built; the last line of Serve's report is this reason."""
@@ -59,6 +64,7 @@ class Shell:
             check: raises where Ray's environment on this node does not fit.
             on_loopback: no other node has to reach this one.
         """
+        sys.setswitchinterval(SWITCH_S)
         self._settings, self._check = Settings.model_validate_json(settings_json), check
         lines.speak(self._settings.log_format)
         self._lanes = Lanes()
@@ -135,8 +141,16 @@ class DoorShell(Shell):
                 replicas[ENGINE_NAME] = settings.replicas
                 engines = RayFleet(here.app_name, {ENGINE_NAME: settings.replicas})
                 wire = RayWire(self._engines, engines)
-                spec, loop = await wire.spec(), asyncio.get_running_loop()
-                door = await self._aside(_split, settings, here.replica_tag, spec, wire, loop)
+                spec, group_max = await wire.spec(), await wire.batch_max()
+                door = await self._aside(
+                    _split,
+                    settings,
+                    here.replica_tag,
+                    spec,
+                    group_max,
+                    wire,
+                    asyncio.get_running_loop(),
+                )
             self._begin(door)
             fleet = RayFleet(here.app_name, replicas, scaled=settings.autoscale)
             return await self._aside(_http, door, fleet)
@@ -186,6 +200,10 @@ class EngineShell(Shell):
         """Of the backbone."""
         return self._room.spec
 
+    async def batch_max(self) -> int:
+        """Forwards in one batch, as measured here."""
+        return self._room.batcher.batch_max
+
     @property
     def _room(self) -> "EngineRoom":
         if self._inside is None:
@@ -225,12 +243,13 @@ def _split(
     settings: Settings,
     name: str,
     spec: BackboneSpec,
+    group_max: int,
     wire: RayWire,
     loop: asyncio.AbstractEventLoop,
 ) -> "Door":
     from serving.split_door import split_door  # noqa: PLC0415
 
-    return _told_apart(split_door(settings, name, spec, wire, loop))
+    return _told_apart(split_door(settings, name, spec, group_max, wire, loop))
 
 
 def _engine(settings: Settings, name: str) -> "EngineRoom":

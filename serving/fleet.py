@@ -132,6 +132,10 @@ class RayWire:
         """Of the backbone that every engine has; waits until there is one."""
         return _raised(BackboneSpec, await self._asked("spec"))
 
+    async def batch_max(self) -> int:
+        """Forwards in one batch of an engine; more in a group would only wait there."""
+        return _raised(int, await self._asked("batch_max"))
+
     async def status(self, timeout_s: float) -> Sequence[Mapping[str, Any]]:
         """Of all that answer in time."""
         return await self._engines.broadcast("status", timeout_s=timeout_s)

@@ -18,7 +18,12 @@ GROUP_BYTES: Final = 32 * Megabytes  # of pixels; a message may have 64 MiB
 
 
 def split_door(
-    settings: Settings, name: str, spec: BackboneSpec, wire: Wire, loop: asyncio.AbstractEventLoop
+    settings: Settings,
+    name: str,
+    spec: BackboneSpec,
+    group_max: int,
+    wire: Wire,
+    loop: asyncio.AbstractEventLoop,
 ) -> Door:
     """A door that has read the catalog; blocking, so not for the loop's own thread.
 
@@ -26,6 +31,7 @@ def split_door(
         settings: of the application.
         name: of this replica.
         spec: of the backbone that the engines have.
+        group_max: forwards in one batch of an engine.
         wire: to them.
         loop: of the door, on which the wire works.
 
@@ -40,7 +46,7 @@ def split_door(
         loop,
         engines=settings.replicas,
         room=settings.inside_max,
-        group_max=max(1, min(settings.batch_max, GROUP_BYTES // (3 * height * width))),
+        group_max=max(1, min(group_max, GROUP_BYTES // (3 * height * width))),
         budget_s=settings.budget_s,
         load_s=settings.load_s,
     )

@@ -35,7 +35,7 @@ DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _LAYOUTS_MOST: Final = 4096
 _SAMPLES: Final = 16  # at most, to tell forms apart
 _TURN_S: Final = 0.5  # of one measurement, where samples can be fewer
-_GAIN: Final = 0.97  # a larger batch must cost less than this per image to be worth the wait
+_GAIN: Final = 0.9  # a larger batch must cost less than this per image to be worth the wait
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,9 @@ def room(settings, published):
 async def clients(settings, room):
     """(client of a split door, client of a fused one, the wire, the split door)."""
     wire, loop = Wire(room), asyncio.get_running_loop()
-    split = await asyncio.to_thread(split_door, settings, "door-1", room.spec, wire, loop)
+    split = await asyncio.to_thread(
+        split_door, settings, "door-1", room.spec, settings.batch_max, wire, loop
+    )
     whole = Place(
         spec=room.spec,
         store=room.store,
