@@ -107,7 +107,10 @@ class Passage:
             budget_s = min(asked_s, most_s)  # nobody keeps a place for longer
             try:
                 async with asyncio.timeout(budget_s):
-                    yield await self._admitted(request, time.monotonic() + budget_s)
+                    visit = await self._admitted(request, time.monotonic() + budget_s)
+                    if visit.left_s <= 0:  # what never waits is never interrupted
+                        raise DeadlineError(budget_s)
+                    yield visit
             except TimeoutError:
                 raise DeadlineError(budget_s) from None
         except (asyncio.CancelledError, ClientDisconnect):

@@ -100,6 +100,7 @@ def test_tasks_whose_store_is_silent_do_not_keep_out_those_that_are_here(
             def call(task, body):
                 return client.post(f"/v1/tasks/{task}:predict", content=body, headers=IMAGE)
 
+            assert (await call("here", png)).status_code == 200, "it is at hand now"
             away = [asyncio.ensure_future(call("away", png)) for _ in range(share)]
             await let_in(replica, share)
             one_more = await call("away", png)
