@@ -107,10 +107,7 @@ class Passage:
             budget_s = min(asked_s, most_s)  # nobody keeps a place for longer
             try:
                 async with asyncio.timeout(budget_s):
-                    visit = await self._admitted(request, time.monotonic() + budget_s)
-                    if visit.left_s <= 0:  # what never waits is never interrupted
-                        raise DeadlineError(budget_s)
-                    yield visit
+                    yield await self._admitted(request, time.monotonic() + budget_s)
             except TimeoutError:
                 raise DeadlineError(budget_s) from None
         except (asyncio.CancelledError, ClientDisconnect):
@@ -145,7 +142,10 @@ class Passage:
         Raises:
             OverloadedError: there is none, or it would wait too long.
             TaskBusyError: the same, and it is this task that others have to wait for.
+            TimeoutError: its time is over.
         """
+        if visit.left_s <= 0:  # what never waits is never interrupted
+            raise TimeoutError
         try:
             with self._taken(task):
                 if error := self._replica.turns.refusal(task, visit.until):
