@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 # Some images tell Python to keep no bytecode: every process would compile torch anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-all check check-helm test-helm bench fix lock clean
+.PHONY: setup demo test test-all check check-helm test-helm bench bench-peers fix lock clean
 
 setup: $(READY)
 
@@ -47,6 +47,11 @@ test-helm: check-helm
 
 bench: setup
 	@$(BIN)/rootstock bench e2e
+
+# Beside LitServe, BentoML, Ray Serve and PEFT, each in an environment of its own under .peers:
+# half an hour. make bench-peers PEERS="--backbone deit_tiny_patch16_224 --weights FILE --images DIR"
+bench-peers: setup
+	@$(BIN)/python -m loadtest.peers $(PEERS)
 
 fix: setup
 	@$(BIN)/ruff check --fix .
