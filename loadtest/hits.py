@@ -28,7 +28,6 @@ _UNREADABLE: Final = (
     EOFError,
     TypeError,
     AttributeError,
-    NotImplementedError,
     RuntimeError,
     MemoryError,
     struct.error,
