@@ -108,11 +108,17 @@ def expand(op: Kronecker) -> LowRank:
 
     Σ_k mix_k ⊗ (up_k down_k) = [mix_1 ⊗ up_1 …] · stack_k(I_q ⊗ down_k), with rank k·q·r.
     """
-    q = op.mix.shape[2]
+    k, p, q = op.mix.shape
     eye = torch.eye(q, dtype=op.mix.dtype, device=op.mix.device)
-    down = torch.cat([torch.kron(eye, d) for d in op.down])
-    up = torch.cat([torch.kron(m, u) for m, u in zip(op.mix, op.up, strict=True)], dim=1)
-    return LowRank(down=down, up=up, rows=op.rows, cols=op.cols)
+    down = eye[:, None, :, None] * op.down[:, None, :, None, :]  # [k, q, r, q, in/q]
+    mix, up = op.mix.transpose(0, 1)[:, None, :, :, None], op.up.transpose(0, 1)[:, :, None, :]
+    rank = k * q * op.down.shape[1]
+    return LowRank(
+        down=down.reshape(rank, -1),
+        up=(mix * up).reshape(p * op.up.shape[1], rank),  # [p, out/p, k, q, r]
+        rows=op.rows,
+        cols=op.cols,
+    )
 
 
 def apply(form: LinearForm, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -27,7 +27,8 @@ class AffineSite(Site):
     def forward(self, x: Tensor, frozen: Frozen) -> Tensor:
         """γ ⊙ frozen(x) + β; channels come last, and first in what a convolution gives."""
         y = frozen(x)
-        own: dict[str, Tensor] = dict(self._own())
+        # In y's dtype: a term in fp32 would make all that follows fp32 too, where y is bf16.
+        own = {name: values.to(y.dtype) for name, values in self._own()}
         if self.channels_first:
             own = {name: values[:, None, None] for name, values in own.items()}
         gamma, beta = (own.get(role) for role in self.roles)

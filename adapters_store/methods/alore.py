@@ -12,15 +12,14 @@ the initialisation (U = 0, so that x̂ = x at the start; A and V Xavier-uniform)
 """
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from adapters_store.families import FAMILIES
-from adapters_store.methods.dropout import dropped
+from adapters_store.methods.lowrank import before
 from adapters_store.methods.mixing import structured
 from adapters_store.methods.protocol import (
     AdapterModule,
@@ -32,8 +31,12 @@ from adapters_store.methods.protocol import (
     bounded,
     factors_at,
 )
-from adapters_store.normal_form import Kronecker, LinearForm, LowRank, NormalForm
+from adapters_store.normal_form import Kronecker, LinearForm, LowRank, NormalForm, expand
 from adapters_store.spec import BackboneSpec, Target
+
+# Codes of a token up to which two plain products are faster in training than many small ones: a
+# step took 0.90 to 1.00 of the time with 64 (docs/log.md), and 1.03 to 1.14 with KARST's 128.
+_FEW: Final = 64
 
 
 class AloreOptions(MethodOptions):
@@ -71,10 +74,14 @@ class ExpertsSite(Site):
             nn.init.xavier_uniform_(self.V[i])
 
     def forward(self, x: Tensor, frozen: Frozen) -> Tensor:
-        """frozen(x + s·xΔᵀ) by the structured product (methods.md §3.5): Δ is never built."""
-        down, ups = self.V.flatten(0, 1), self.U.permute(1, 0, 2).flatten(1)[None]
-        delta = structured(x, down, self.A, ups, self.dropout if self.training else 0.0)
-        return frozen(torch.add(x, delta, alpha=self.scale))
+        """frozen(x + s·xΔᵀ); Δ is never built, and beyond a few codes nothing dense is."""
+        rate, scaled = self.dropout if self.training else 0.0, self.scale * self.U
+        n, _, r = scaled.shape
+        if n * n * r <= _FEW:
+            plain = expand(Kronecker(mix=self.A, down=self.V, up=scaled))
+            return frozen(before(x, plain.down, plain.up, rate))
+        ups = scaled.permute(1, 0, 2).flatten(1)[None]
+        return frozen(x + structured(x, self.V.flatten(0, 1), self.A, ups, rate))
 
 
 class PhmSite(Site):
@@ -96,8 +103,8 @@ class PhmSite(Site):
 
     def forward(self, x: Tensor, frozen: Frozen) -> Tensor:
         """frozen(x + s·W_up W_down x); both factors are small enough to be built."""
-        code = dropped(F.linear(x, kron_sum(self.A, self.D)), self.dropout, training=self.training)
-        return frozen(x + self.scale * F.linear(code, kron_sum(self.B, self.E)))
+        down, up = kron_sum(self.A, self.D), self.scale * kron_sum(self.B, self.E)
+        return frozen(before(x, down, up, self.dropout if self.training else 0.0))
 
 
 def kron_sum(mix: Tensor, parts: Tensor) -> Tensor:

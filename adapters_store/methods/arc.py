@@ -76,7 +76,7 @@ class ArcSite(Site):
         D = self.shared.get_parameter(self.projection)
         code = dropped(x @ (D * own["c"]), self.dropout, training=self.training)
         x = x + F.linear(code, D)
-        return frozen(x + own["e"] if "e" in own else x)
+        return frozen(x + own["e"].to(x.dtype) if "e" in own else x)
 
 
 def own_shapes(target: Target, options: ArcOptions) -> dict[str, tuple[int, ...]]:

@@ -27,8 +27,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adapters_store.methods.dropout import dropped
 from adapters_store.methods.lora import part_rows
+from adapters_store.methods.lowrank import beside, stacked
 from adapters_store.methods.protocol import (
     AdapterModule,
     Frozen,
@@ -73,9 +73,11 @@ class BiLoraSite(Site):
 
     def forward(self, x: Tensor, frozen: Frozen) -> Tensor:
         """frozen(x) with s·xÂᵀB̂ᵀ added to q and v."""
-        y = frozen(x)
-        q, v = self._delta(x, "q"), self._delta(x, "v")
-        return y + torch.cat([q, torch.zeros_like(q), v], dim=-1)
+        y, third = frozen(x), self.outputs // 3
+        down = torch.cat([self._quantised("A_q"), self._quantised("A_v")])
+        ups = {0: self._quantised("B_q"), 2 * third: self._quantised("B_v")}
+        up = stacked(ups, self.outputs)
+        return beside(y, x, down, up, self.dropout if self.training else 0.0)
 
     def factors(self) -> dict[str, Tensor]:
         """The bits of every matrix, its mean and its std; those of B times the scale."""
@@ -92,11 +94,6 @@ class BiLoraSite(Site):
                 parameter.copy_(unpack(factors[name], parameter))
                 for statistic in (f"{name}_mean", f"{name}_std"):
                     setattr(self, statistic, factors[statistic].to(parameter))
-
-    def _delta(self, x: Tensor, part: str) -> Tensor:
-        code = F.linear(x, self._quantised(f"A_{part}"))
-        code = dropped(code, self.dropout, training=self.training)
-        return F.linear(code, self._quantised(f"B_{part}"))
 
     def _quantised(self, name: str) -> Tensor:
         level, mean, std = self._parts(name)

@@ -25,10 +25,9 @@ from typing import Literal, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from adapters_store.families import FAMILIES
-from adapters_store.methods.dropout import dropped
+from adapters_store.methods.lowrank import before
 from adapters_store.methods.protocol import (
     SHARED,
     AdapterModule,
@@ -92,12 +91,10 @@ class CloraSite(Site):
     def forward(self, x: Tensor, frozen: Frozen) -> Tensor:
         """frozen(x + s·x Σ D_h Q_h U_h + e), the spaces side by side and each code by its core."""
         D, U = self.spaces.of(self.pool)
-        code = dropped(F.linear(x, D.mT.flatten(0, 1)), self.dropout, training=self.training)
-        code = code.reshape(*code.shape[:-1], D.shape[0], -1)  # [..., p, r]
-        code = torch.einsum("...ha,hab->...hb", code, self.get_parameter("Q")).flatten(-2)
-        x = x + self.scale * (code @ U.flatten(0, 1))
+        up = self.scale * (self.get_parameter("Q") @ U).flatten(0, 1).T  # [d, p·r]
+        x = before(x, D.mT.flatten(0, 1), up, self.dropout if self.training else 0.0)
         own = dict(self._own())
-        return frozen(x + own["e"] if "e" in own else x)
+        return frozen(x + own["e"].to(x.dtype) if "e" in own else x)
 
 
 def pool_of(target: Target, options: CloraOptions) -> str:

@@ -90,12 +90,13 @@ class FactSite(Site):
         """Frozen(x), and V of the cores' sum of U of the parts of x beside it, times s."""
         shared = dict(self.basis.named_parameters())
         S = cores(dict(self._own()), shared, self.first, math.prod(self.grid))
-        z = F.linear(
-            x.reshape(*x.shape[:-1], self.grid[1], -1), shared["U"]
-        )  # [..., side by side, r]
-        code = torch.einsum("...jr,ijsr->...is", z, S.reshape(*self.grid, *S.shape[1:]))
-        code = dropped(code, self.dropout, training=self.training)
-        return frozen(x) + self.basis.scale * F.linear(code, shared["V"]).flatten(-2)
+        S = S.reshape(*self.grid, *S.shape[1:])
+        down = torch.einsum("ijsr,rd->isjd", S, shared["U"]).flatten(2).flatten(0, 1)
+        code = dropped(F.linear(x, down), self.dropout, training=self.training)
+        up = self.basis.scale * shared["V"]
+        return frozen(x) + F.linear(code.reshape(*code.shape[:-1], self.grid[0], -1), up).flatten(
+            -2
+        )
 
 
 def cores(

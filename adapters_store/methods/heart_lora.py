@@ -27,11 +27,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from adapters_store.families import FAMILIES
-from adapters_store.methods.dropout import dropped
 from adapters_store.methods.heads import HEADS, HEADS_MOST, ActiveHeads, groups, rows_of
+from adapters_store.methods.lowrank import beside, stacked
 from adapters_store.methods.protocol import (
     SHARED,
     AdapterModule,
@@ -92,10 +91,10 @@ class HeartSite(Site):
         gates = self.rows()[:, None]
         if self.gates is not None:
             gates = gates * self.gates.repeat_interleave(self.width)[:, None]
-        deltas = {start: self._delta(x, part, gates) for part, start in self.starts.items()}
-        zero = y.new_zeros(*y.shape[:-1], len(gates))  # of k
-        starts = range(0, y.shape[-1], len(gates))
-        return y + torch.cat([deltas.get(start, zero) for start in starts], dim=-1)
+        down = torch.cat([self.get_parameter(f"A{part}") for part in self.starts])
+        ups = {start: self.get_parameter(f"B{part}") * gates for part, start in self.starts.items()}
+        up = self.scale * stacked(ups, y.shape[-1])
+        return beside(y, x, down, up, self.dropout if self.training else 0.0)
 
     def factors(self) -> dict[str, Tensor]:
         """Every A, of every B the rows of active heads, and the list where it is stored here."""
@@ -112,11 +111,6 @@ class HeartSite(Site):
             whole[name] = factors[name].new_zeros(len(rows), factors[name].shape[1])
             whole[name][rows] = factors[name]
         super().load(whole)
-
-    def _delta(self, x: Tensor, part: str, gates: Tensor) -> Tensor:
-        code = F.linear(x, self.get_parameter(f"A{part}"))
-        code = dropped(code, self.dropout, training=self.training)
-        return self.scale * F.linear(code, self.get_parameter(f"B{part}") * gates)
 
 
 def kept(target: Target, options: HeartLoraOptions) -> int:

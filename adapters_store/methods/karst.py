@@ -104,18 +104,19 @@ class KarstSite(Site):
     def forward(self, x: Tensor, frozen: Frozen) -> Tensor:
         """The structured product (methods.md §6.5): no Kronecker product is ever built."""
         x = self._rescaled(x, self.before)
-        y = frozen(x) + self.scale * self._delta(x)
+        y = frozen(x) + self._delta(x)
         return self._rescaled(y, self.after)
 
     def _delta(self, x: Tensor) -> Tensor:
         mix, down = self.get_parameter("C"), self.get_parameter("B").flatten(0, 1)
         ups = torch.stack([self.get_parameter(n).permute(1, 0, 2).flatten(1) for n in self.ups])
-        return structured(x, down, mix, ups, self.dropout if self.training else 0.0)
+        return structured(x, down, mix, self.scale * ups, self.dropout if self.training else 0.0)
 
     def _rescaled(self, x: Tensor, names: tuple[str, str] | None) -> Tensor:
         if names is None:
             return x
-        own = dict(self._own())
+        # In x's dtype: a number in fp32 would make all that follows fp32 too, where x is bf16.
+        own = {name: values.to(x.dtype) for name, values in self._own() if name in names}
         x = x * own[names[0]]
         return x + own[names[1]] if names[1] in own else x
 

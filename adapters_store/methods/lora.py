@@ -20,9 +20,9 @@ from typing import Final, Literal, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from adapters_store.methods.dropout import dropped
+from adapters_store.methods.lowrank import beside, stacked
 from adapters_store.methods.protocol import (
     AdapterModule,
     Frozen,
@@ -78,19 +78,16 @@ class LoraSite(Site):
 
     def forward(self, x: Tensor, frozen: Frozen) -> Tensor:
         """frozen(x) with s·xAᵀBᵀ added to the adapted projections."""
-        y = frozen(x)
+        y, rate = frozen(x), self.dropout if self.training else 0.0
+        if not self.on_code:
+            x, rate = dropped(x, rate, training=True), 0.0
         if not self.parts:
-            return torch.add(y, self._delta(x, "A", "B"), alpha=self.scale)
-        zero = y.new_zeros(()).expand(*y.shape[:-1], y.shape[-1] // 3)
-        deltas = {p: self._delta(x, f"A_{p}", f"B_{p}") for p in self.parts}
-        delta = torch.cat([deltas.get(p, zero) for p in _ORDER], dim=-1)
-        return torch.add(y, delta, alpha=self.scale)
-
-    def _delta(self, x: Tensor, a: str, b: str) -> Tensor:
-        x = x if self.on_code else dropped(x, self.dropout, training=self.training)
-        code = F.linear(x, self.get_parameter(a))
-        code = dropped(code, self.dropout, training=self.training) if self.on_code else code
-        return F.linear(code, self.get_parameter(b))
+            return beside(y, x, self.get_parameter("A"), self.scale * self.get_parameter("B"))
+        a = torch.cat([self.get_parameter(f"A_{p}") for p in self.parts])
+        third = y.shape[-1] // 3
+        ups = {_ORDER.index(p) * third: self.get_parameter(f"B_{p}") for p in self.parts}
+        b = self.scale * stacked(ups, y.shape[-1])
+        return beside(y, x, a, b, rate)
 
 
 def shapes(target: Target, options: LoraOptions) -> dict[str, tuple[int, int]]:

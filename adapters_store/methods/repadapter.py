@@ -70,7 +70,8 @@ class RepAdapterSite(Site):
         code = F.linear(x, own["W_A"], own.get("b_A"))
         code = dropped(code, self.dropout, training=self.training)
         delta = grouped(own["W_B"], code, self.groups)
-        return frozen(x + self.scale * (delta + own["b_B"] if "b_B" in own else delta))
+        delta = delta + own["b_B"].to(delta.dtype) if "b_B" in own else delta
+        return frozen(torch.add(x, delta, alpha=self.scale))
 
 
 def grouped(up: Tensor, code: Tensor, groups: int) -> Tensor:

@@ -165,7 +165,10 @@ def test_a_fresh_adapter_changes_nothing(case):
         adapted = features(plain.sited(backbone.net, fresh), images)
         bare = backbone.features(images)
 
-    torch.testing.assert_close(adapted, bare, rtol=0, atol=0)
+    # A mixer's tokens are mixed in a transposed view; a site hands them on contiguous, and the
+    # target's product of the same numbers in another order of memory rounds differently.
+    tolerance = 1e-12 if backbone.spec.family == "mixer" else 0.0
+    torch.testing.assert_close(adapted, bare, rtol=0, atol=tolerance)
 
 
 @pytest.mark.slow
