@@ -15,6 +15,7 @@ from rootstock.bench.setting import Row, Tell, public, timing
 from rootstock.bench.trainees import SHAPES, Course, turn_of
 from rootstock.bench.turns import Spread, quotients, take_turns
 from rootstock.bench.weighing import weigh
+from training.room import holding_freed
 
 FULL: Final = "full"
 _PEFT: Final = ("peft", "peft-plain")  # its layers in our loop, and in the loop its users write
@@ -60,9 +61,9 @@ def measure(
     for turn in arms.values():
         turn()
     tell.doing(f"{len(arms)} arms, {rounds} turns of {course.steps} steps each")
-    seconds = {
-        arm: [turn.result for turn in taken] for arm, taken in take_turns(arms, rounds).items()
-    }
+    with holding_freed():  # as training does
+        turns = take_turns(arms, rounds)
+    seconds = {arm: [turn.result for turn in taken] for arm, taken in turns.items()}
     place = {
         "backbone": name,
         "weights": None if weights is None else str(weights),
