@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from tests.bench.accuracy.rows import ROWS, SEEDS, Plan
 from tests.bench.accuracy.units import SEED, Done, Unit, searched, trials
+from training.full import FULL
 from training.protocol import spread
 
 TASKS: Final = (
@@ -15,6 +16,7 @@ TASKS: Final = (
     "omniglot_script8",
 )  # fmt: skip
 PENDING: Final = "pending"
+_REFERENCES: Final = ("linear", FULL)
 
 
 def write(plan: Plan, done: Done, docs: Path, name: str) -> None:
@@ -80,7 +82,27 @@ def _text(plan: Plan, done: Done, tasks: Sequence[str]) -> list[str]:
         "| method | parameters | " + " | ".join(tasks) + " | mean |",
         "|---|--:|" + "--:|" * (len(tasks) + 1),
         *(_line(method, tasks, cells, done) for method in ROWS),
+        "",
+        "## Against a linear head and full fine-tuning",
+        "",
+        "Differences in points, the mean over the tasks that both rows have, of the seeds so far.",
+        "",
+        "| method | tasks | to linear | to full | more than a point below linear on |",
+        "|---|--:|--:|--:|---|",
+        *(_against(method, tasks, cells) for method in ROWS if method not in _REFERENCES),
     ]
+
+
+def _against(method: str, tasks: Sequence[str], cells: dict[tuple[str, str], list[float]]) -> str:
+    """What a row gains over the references, and where it loses to the first."""
+    gains = []
+    for reference in _REFERENCES:
+        both = [t for t in tasks if cells[method, t] and cells[reference, t]]
+        gains.append({t: 100 * (mean(cells[method, t]) - mean(cells[reference, t])) for t in both})
+    linear, full = gains
+    losses = ", ".join(f"{task} ({gain:.1f})" for task, gain in linear.items() if gain < -1)
+    said = (f"{mean(gain.values()):+.1f}" if gain else PENDING for gain in (linear, full))
+    return f"| {ROWS[method].title} | {len(linear)} | " + " | ".join(said) + f" | {losses} |"
 
 
 def accuracies(method: str, task: str, done: Done) -> list[float]:

@@ -91,11 +91,30 @@ def test_parts_of_two_machines_become_one_table(tmp_path):
     tables.write(PLAN, done, tmp_path / "docs", "accuracy")
 
     text = (tmp_path / "docs" / "accuracy.md").read_text()
-    (line,) = [line for line in text.splitlines() if line.startswith("| ALoRE |")]
+    line, _ = [line for line in text.splitlines() if line.startswith("| ALoRE |")]
     found = [cell.strip() for cell in line.strip("|").split("|")]
     assert found[:3] == ["ALoRE", "7", "71.0 (2)"]
     assert set(found[3:]) == {"pending", "60.0 ± 0.0"}
     assert '"test_top1": 0.72' in (tmp_path / "docs" / "accuracy.json").read_text()
+
+
+def test_the_table_says_what_a_row_gains_and_where_it_falls_below_linear(tmp_path):
+    """On the tasks that both rows have: full fine-tuning has one of them, SSF none."""
+    journal = Journal(tmp_path, PLAN)
+    scores = {
+        ("linear", "cifar10"): 0.5, ("linear", "eth80"): 0.7,
+        ("full", "cifar10"): 0.65,
+        ("alore", "cifar10"): 0.6, ("alore", "eth80"): 0.68, ("alore", "rsscn7"): 0.1,
+    }  # fmt: skip
+    for (method, task), score in scores.items():
+        journal.add(Unit(method, task, SEED, 0), finished(score))
+
+    _, done = merged([tmp_path / "results.jsonl"])
+    tables.write(PLAN, done, tmp_path / "docs", "accuracy")
+
+    lines = (tmp_path / "docs" / "accuracy.md").read_text().splitlines()
+    assert "| ALoRE | 2 | +4.0 | -5.0 | eth80 (-2.0) |" in lines
+    assert "| SSF | 0 | pending | pending |  |" in lines
 
 
 def test_results_of_other_points_are_not_mixed_in(tmp_path, monkeypatch):
