@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -10,11 +11,20 @@ import torch
 
 from training.errors import MemoryExhaustedError
 
-# Of glibc's mallopt: its parameters, and what they are where nobody says otherwise.
+# Of glibc's mallopt.
 _TRIM_THRESHOLD: Final = -1
-_TRIM_DEFAULT: Final = 128 * 1024
+_MMAP_THRESHOLD: Final = -3
 _MMAP_MAX: Final = -4
-_MMAP_DEFAULT: Final = 65_536
+_NEVER: Final = -1
+# Setting any of them ends glibc's own adapting for good, so what stays is where that would end.
+_MMAP_THRESHOLD_MOST: Final = 2**25
+_TRIM_THRESHOLD_MOST: Final = 2**26
+_MMAP_MAX_DEFAULT: Final = 65_536
+
+_SET_BY: Final = ("TRIM_THRESHOLD", "MMAP_MAX", "MMAP_THRESHOLD", "TOP_PAD")
+
+_lock = threading.Lock()
+_holders = 0  # how many are inside, in any thread
 
 
 @contextmanager
@@ -22,25 +32,38 @@ def holding_freed() -> Iterator[None]:
     """Inside, this process keeps the memory that it frees; on leaving, the system gets it back.
 
     A training step frees its activations and the next one wants as much. glibc would give them back
-    in between, and every page would be mapped and zeroed anew: 3 to 10 % of a step on a CPU
-    (docs/log.md, 2026-11-22). Does nothing on another libc, or where the environment sets glibc's
-    allocator.
+    in between, and every page would be mapped and zeroed anew: 2 to 8 % of a step's CPU time
+    (docs/log.md, 2026-11-22). Does nothing on another libc, or where the environment says what is
+    to be given back.
     """
+    global _holders  # noqa: PLW0603 (as the allocator is: one in a process)
     libc = ctypes.CDLL(None)
-    told = any(name.startswith("MALLOC_") for name in os.environ) or (
-        "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
-    )
-    if told or not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
+    if set_by_environment() or not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
         yield
         return
-    libc.mallopt(_MMAP_MAX, 0)  # blocks of their own are given back at once
-    libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    with _lock:
+        _holders += 1
+        libc.mallopt(_MMAP_MAX, 0)  # blocks of their own are given back at once
+        libc.mallopt(_TRIM_THRESHOLD, _NEVER)
     try:
         yield
     finally:
-        libc.mallopt(_TRIM_THRESHOLD, _TRIM_DEFAULT)
-        libc.mallopt(_MMAP_MAX, _MMAP_DEFAULT)
-        libc.malloc_trim(0)
+        with _lock:
+            _holders -= 1
+            if not _holders:
+                libc.mallopt(_TRIM_THRESHOLD, _TRIM_THRESHOLD_MOST)
+                libc.mallopt(_MMAP_THRESHOLD, _MMAP_THRESHOLD_MOST)
+                libc.mallopt(_MMAP_MAX, _MMAP_MAX_DEFAULT)
+                libc.malloc_trim(0)
+
+
+def set_by_environment() -> bool:
+    """Whether the user decides what glibc gives back."""
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    return any(
+        f"MALLOC_{name}_" in os.environ or f"glibc.malloc.{name.lower()}" in tunables
+        for name in _SET_BY
+    )
 
 
 @contextmanager

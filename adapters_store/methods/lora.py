@@ -79,15 +79,20 @@ class LoraSite(Site):
     def forward(self, x: Tensor, frozen: Frozen) -> Tensor:
         """frozen(x) with s·xAᵀBᵀ added to the adapted projections."""
         y, rate = frozen(x), self.dropout if self.training else 0.0
-        if not self.on_code:
-            x, rate = dropped(x, rate, training=True), 0.0
         if not self.parts:
-            return beside(y, x, self.get_parameter("A"), self.scale * self.get_parameter("B"))
-        a = torch.cat([self.get_parameter(f"A_{p}") for p in self.parts])
-        third = y.shape[-1] // 3
-        ups = {_ORDER.index(p) * third: self.get_parameter(f"B_{p}") for p in self.parts}
-        b = self.scale * stacked(ups, y.shape[-1])
-        return beside(y, x, a, b, rate)
+            a, b = self.get_parameter("A"), self.scale * self.get_parameter("B")
+            return beside(y, dropped(x, rate, training=True), a, b)
+        width = y.shape[-1]
+        downs = {p: self.get_parameter(f"A_{p}") for p in self.parts}
+        ups = {p: self.scale * self.get_parameter(f"B_{p}") for p in self.parts}
+        starts = {p: _ORDER.index(p) * (width // 3) for p in self.parts}
+        if self.on_code:
+            up = stacked({starts[p]: ups[p] for p in self.parts}, width)
+            return beside(y, x, torch.cat(list(downs.values())), up, rate)
+        for p in self.parts:  # each draws its own
+            inputs = dropped(x, rate, training=True)
+            y = beside(y, inputs, downs[p], stacked({starts[p]: ups[p]}, width))
+        return y
 
 
 def shapes(target: Target, options: LoraOptions) -> dict[str, tuple[int, int]]:

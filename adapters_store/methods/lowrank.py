@@ -20,7 +20,8 @@ def beside(y: Tensor, x: Tensor, down: Tensor, up: Tensor, rate: float = 0.0) ->
     Backwards it needs x and what dropout drew, and computes the codes again.
 
     Args:
-        y: what the target gave, [..., out]; used up, for the sum may be written into it.
+        y: what the target's product gave, [..., out], and nobody else has: the sum may be written
+            into it.
         x: what it was given, [..., in].
         down: [r, in].
         up: [out, r].
@@ -70,7 +71,8 @@ class _LowRank(torch.autograd.Function):
         codes = _codes(x.flatten(0, -2), down, kept)
         if y is None:
             return torch.addmm(x.flatten(0, -2), codes, up.T).view(x.shape)
-        if y._is_view() or not y.is_contiguous():  # noqa: SLF001 (public in all but its name)
+        shared = y._is_view() or torch.is_inference_mode_enabled()  # noqa: SLF001 (public in all but its name)
+        if shared or not y.is_contiguous():
             return torch.addmm(y.flatten(0, -2), codes, up.T).view(y.shape)
         ctx.mark_dirty(y)
         y.view(-1, y.shape[-1]).addmm_(codes, up.T)

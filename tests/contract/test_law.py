@@ -16,6 +16,7 @@ VARIANTS = [
     ("alore", {}),
     ("alore", {"variant": "B"}),
     ("alore", {"experts": 2, "rank": 3, "scale": 10.0}),
+    ("alore", {"rank": 8, "scale": 3.0}, "vit"),
     ("alore", {"placement": "attention"}, "vit"),
     ("alore", {"placement": "attention"}, "mixer"),
     ("lora", {}),
@@ -165,9 +166,10 @@ def test_a_fresh_adapter_changes_nothing(case):
         adapted = features(plain.sited(backbone.net, fresh), images)
         bare = backbone.features(images)
 
-    # A mixer's tokens are mixed in a transposed view; a site hands them on contiguous, and the
+    # A mixer's tokens are mixed in a transposed view; these sites hand them on contiguous, and the
     # target's product of the same numbers in another order of memory rounds differently.
-    tolerance = 1e-12 if backbone.spec.family == "mixer" else 0.0
+    moved = backbone.spec.family == "mixer" and method.name in ("alore", "clora")
+    tolerance = 1e-12 if moved else 0.0
     torch.testing.assert_close(adapted, bare, rtol=0, atol=tolerance)
 
 

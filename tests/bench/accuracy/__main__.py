@@ -13,6 +13,7 @@ the test images once.
 """
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def main() -> None:
         cache=given.out / "pixels",
         threads=given.threads,
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C does, take workers along
     todo = [unit for unit in units(methods, tasks, plan) if unit not in journal.done]
     print(f"{len(journal.done)} units are done, {len(todo)} are to do", flush=True)
     if work_through(todo, plan, journal, place, Limits(given.processes, given.time_limit)):

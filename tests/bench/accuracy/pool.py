@@ -31,8 +31,16 @@ def work_through(
     """Do the units in their order, each as soon as it can be begun; results come as they come.
 
     A process that dies takes its pool with it: another one is opened, and each unit that was under
-    way is tried once more. How many units failed is returned.
+    way is tried once more. How many units failed is returned. No process outlives this.
     """
+    try:
+        return _work(todo, plan, journal, place, limits)
+    finally:
+        for process in multiprocessing.active_children():
+            process.terminate()
+
+
+def _work(todo: Sequence[Unit], plan: Plan, journal: Journal, place: Place, limits: Limits) -> int:
     begun, left = time.monotonic(), list(todo)
     failures: Counter[Unit] = Counter()
     running: dict[Future[dict], Unit] = {}
@@ -68,9 +76,6 @@ def work_through(
             pool = _pool(limits, place)
     failed = sum(unit not in journal.done for unit in failures)
     print(f"{len(left) + len(running)} units are left, {failed} failed", flush=True)
-    for process in multiprocessing.active_children():
-        process.terminate()
-    pool.shutdown(cancel_futures=True)
     return failed
 
 
