@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adapters_store.methods.dropout import noise
+from adapters_store.methods.lowrank import drawn, working
 
 _DENSE: Final = 256  # numbers of a token's codes, up to which one product is the faster way
 
@@ -51,12 +51,10 @@ def structured(x: Tensor, down: Tensor, mix: Tensor, ups: Tensor, rate: float = 
     Returns:
         [..., k · p · out/p]
     """
-    device = x.device.type
-    kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    kind = working(x)
     blocks = x.to(kind).reshape(*x.shape[:-1], -1, down.shape[-1])
     factors = (down.to(kind), mix.to(kind), ups.to(kind))
-    kept = noise(blocks.new_empty(*blocks.shape[:-1], len(down)), rate) if rate else None
-    y: Tensor = _Structured.apply(blocks, *factors, kept)
+    y: Tensor = _Structured.apply(blocks, *factors, drawn(blocks, len(down), rate))
     return y
 
 
