@@ -69,6 +69,8 @@ class _LowRank(torch.autograd.Function):
         ctx.save_for_backward(x, down, up, kept)
         ctx.beside = y is not None
         codes = _codes(x.flatten(0, -2), down, kept)
+        if y is None and not x.is_contiguous():  # as a mixer's: the sum lies in memory as x does
+            return x + (codes @ up.T).view(x.shape)
         if y is None:
             return torch.addmm(x.flatten(0, -2), codes, up.T).view(x.shape)
         shared = y._is_view() or torch.is_inference_mode_enabled()  # noqa: SLF001 (public in all but its name)
