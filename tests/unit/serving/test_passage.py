@@ -53,6 +53,8 @@ def test_a_hot_task_leaves_places_for_others_and_hears_that_it_is_hot(replica_of
             def call(task, body):
                 return client.post(f"/v1/tasks/{task}:predict", content=body, headers=IMAGE)
 
+            # Calls that wait for a load are in flight and hold no place.
+            assert (await call("hot", png)).status_code == 200
             held = [asyncio.ensure_future(call("hot", slowly())) for _ in range(share)]
             await let_in(replica, share)
             full = await call("hot", png)
